@@ -1,0 +1,1 @@
+"""The gRPC server: one short method per RPC, and the listener."""

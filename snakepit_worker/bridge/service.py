@@ -1,0 +1,140 @@
+"""``snakepit.bridge.BridgeService``: one short method per RPC, which decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, NoReturn
+
+import grpc
+import grpc.aio
+
+from snakepit_worker.deadline import Deadline
+from snakepit_worker.errors import WorkerError
+from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
+from snakepit_worker.wire.generated.snakepit_bridge_pb2_grpc import BridgeServiceServicer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from typing import Any, TypeVar
+
+    from snakepit_worker.bridge.sessions import SessionAuthority
+    from snakepit_worker.calls.dispatcher import Dispatcher
+    from snakepit_worker.telemetry.events import Events
+
+    T = TypeVar("T")
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+__all__ = ["CORRELATION_HEADER", "BridgeService"]
+
+CORRELATION_HEADER = "x-snakepit-correlation-id"
+
+
+class BridgeService(BridgeServiceServicer):
+    """The RPCs that a worker serves.
+
+    Args:
+        dispatcher: Serves tool calls.
+        sessions: Answers the RPCs about sessions.
+        events: What the host's telemetry stream carries.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, sessions: SessionAuthority, events: Events) -> None:
+        self._dispatcher = dispatcher
+        self._sessions = sessions
+        self._events = events
+
+    async def Ping(self, request: pb.PingRequest, context: Context) -> pb.PingResponse:
+        response = pb.PingResponse(message=f"Pong from Python: {request.message}")
+        response.server_time.GetCurrentTime()
+        return response
+
+    async def Heartbeat(
+        self, request: pb.HeartbeatRequest, context: Context
+    ) -> pb.HeartbeatResponse:
+        valid = self._sessions.is_valid(request.session_id)
+        response = pb.HeartbeatResponse(session_valid=valid)
+        response.server_time.GetCurrentTime()
+        return response
+
+    async def InitializeSession(
+        self, request: pb.InitializeSessionRequest, context: Context
+    ) -> pb.InitializeSessionResponse:
+        return await _answer(self._sessions.initialize(request), context)
+
+    async def CleanupSession(
+        self, request: pb.CleanupSessionRequest, context: Context
+    ) -> pb.CleanupSessionResponse:
+        return await _answer(self._sessions.cleanup(request), context)
+
+    async def GetSession(
+        self, request: pb.GetSessionRequest, context: Context
+    ) -> pb.GetSessionResponse:
+        return await _answer(self._sessions.get(request), context)
+
+    async def ExecuteTool(
+        self, request: pb.ExecuteToolRequest, context: Context
+    ) -> pb.ExecuteToolResponse:
+        return await self._dispatcher.call(request, _deadline(context), _correlation_id(context))
+
+    async def ExecuteStreamingTool(self, request: pb.ExecuteToolRequest, context: Context) -> None:
+        failure = await self._dispatcher.stream(
+            request, _deadline(context), _correlation_id(context), context.write
+        )
+        if failure is not None:
+            code = grpc.StatusCode[failure.code] if failure.classified else grpc.StatusCode.INTERNAL
+            await context.abort(code, failure.status_message())
+
+    async def StreamTelemetry(self, request_iterator: Any, context: Context) -> None:
+        # The host blocks until it sees the headers, so they go before the first event.
+        await context.send_initial_metadata(())
+        controls = asyncio.ensure_future(self._control(request_iterator))
+        try:
+            async for event in self._events.read():
+                await context.write(event)
+        finally:
+            controls.cancel()
+
+    async def RegisterTools(
+        self, request: pb.RegisterToolsRequest, context: Context
+    ) -> pb.RegisterToolsResponse:
+        await _host_only(context, "RegisterTools")
+
+    async def GetExposedElixirTools(
+        self, request: pb.GetExposedElixirToolsRequest, context: Context
+    ) -> pb.GetExposedElixirToolsResponse:
+        await _host_only(context, "GetExposedElixirTools")
+
+    async def ExecuteElixirTool(
+        self, request: pb.ExecuteElixirToolRequest, context: Context
+    ) -> pb.ExecuteElixirToolResponse:
+        await _host_only(context, "ExecuteElixirTool")
+
+    async def _control(self, messages: Any) -> None:
+        async for message in messages:
+            self._events.control(message)
+
+
+def _deadline(context: Context) -> Deadline:
+    return Deadline.after(context.time_remaining())
+
+
+def _correlation_id(context: Context) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == CORRELATION_HEADER:
+            return value if isinstance(value, str) else value.decode("ascii", "replace")
+    return ""
+
+
+async def _answer(answer: Awaitable[T], context: Context) -> T:
+    """The answer, or the status that fits what went wrong."""
+    try:
+        return await answer
+    except WorkerError as error:
+        await context.abort(grpc.StatusCode[error.code], str(error))
+    except grpc.aio.AioRpcError as error:  # the host's own status, as it came
+        await context.abort(error.code(), error.details() or "")
+
+
+async def _host_only(context: Context, name: str) -> NoReturn:
+    message = f"{name} is served by the host, not by a worker"
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, message)

@@ -1,0 +1,1 @@
+"""Calls: from a request to a reply, wherever the tool has to run."""

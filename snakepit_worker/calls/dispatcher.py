@@ -1,0 +1,431 @@
+"""A call, front to back: admit, decode, session, bind, run, reply.
+
+Everything that goes wrong on the way ends in one place and becomes a failure that the caller can
+read.  Only a cancelled call (deadline passed, caller gone) ends without a reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections import abc
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from snakepit_worker.calls import executors, streams
+from snakepit_worker.calls.arguments import decode_arguments
+from snakepit_worker.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    Unavailable,
+    Violation,
+)
+from snakepit_worker.telemetry.logging import call_fields, logger
+from snakepit_worker.tools.binding import RUNTIME_ARGUMENTS
+from snakepit_worker.tools.context import CallContext, current_call
+from snakepit_worker.tools.registry import AdapterState
+from snakepit_worker.wire.failures import CallSite, Failure, describe
+from snakepit_worker.wire.generated.snakepit_bridge_pb2 import ExecuteToolResponse, ToolChunk
+from snakepit_worker.wire.results import as_chunk
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+
+    from snakepit_worker.calls.threads import Runner
+    from snakepit_worker.deadline import Deadline
+    from snakepit_worker.sessions import Session, SessionStore
+    from snakepit_worker.telemetry.events import Events
+    from snakepit_worker.tools.registry import LoadedAdapter, Registry, Tool
+    from snakepit_worker.wire.generated.snakepit_bridge_pb2 import ExecuteToolRequest
+    from snakepit_worker.wire.values import Values
+
+__all__ = ["Dispatcher", "Rules"]
+
+_TRUTHY: Final = frozenset(("1", "true", "t", "yes", "y", "on"))
+_ONE: Final = {"count": 1}
+_ONE_CHUNK: Final = (dict, str, bytes, bytearray, memoryview)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How calls are treated.
+
+    Attributes:
+        adapter_timeout: Seconds that a call without a deadline waits for its adapter.
+        thread_sensitive: Modules, or ``module.function``, whose calls run on the main thread.
+    """
+
+    adapter_timeout: float = 300.0
+    thread_sensitive: Collection[str] = ()
+
+
+class Dispatcher:
+    """Serves calls.
+
+    Args:
+        registry: The tools.
+        store: The sessions.
+        values: Encoder of results.
+        threads: Where synchronous tools run.
+        main: Where tools run that need the main thread.
+        events: Told of the begin and the end of every call.
+        rules: How calls are treated.
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts that a call passes through, in that order
+        self,
+        registry: Registry,
+        store: SessionStore,
+        values: Values,
+        threads: Runner,
+        main: Runner,
+        events: Events,
+        rules: Rules,
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._values = values
+        self._threads = threads
+        self._main = main
+        self._events = events
+        self._rules = rules
+        self._run_sync = partial(executors.run, threads)
+        self._running: set[CallContext] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.draining = False
+        """Whether new calls are refused."""
+        self._served = 0
+        self._failures = 0
+
+    def counters(self) -> dict[str, int]:
+        """Calls served, failed and in flight."""
+        return {
+            "served": self._served,
+            "failed": self._failures,
+            "in_flight": len(self._running),
+        }
+
+    async def call(
+        self, request: ExecuteToolRequest, deadline: Deadline, correlation_id: str
+    ) -> ExecuteToolResponse:
+        """Serve a unary call.
+
+        Args:
+            request: The request.
+            deadline: When the caller stops waiting.
+            correlation_id: The id of the call's header, empty when it has none.
+
+        Raises:
+            asyncio.CancelledError: When the caller has gone; nobody reads a reply.
+        """
+        call = _Call(request, deadline, correlation_id)
+        try:
+            value = await self._run(call, streaming=False)
+            result, binary = self._values.result(value)
+        except BaseException as error:  # noqa: BLE001 - every failure becomes a reply
+            failure = self._failed(call, error)
+            response = ExecuteToolResponse(success=False, error_message=failure.to_json())
+        else:
+            response = ExecuteToolResponse(success=True, result=result, binary_result=binary)
+        finally:
+            self._finish(call)
+        response.execution_time_ms = call.elapsed_ns() // 1_000_000
+        return response
+
+    async def stream(
+        self,
+        request: ExecuteToolRequest,
+        deadline: Deadline,
+        correlation_id: str,
+        write: Callable[[ToolChunk], Awaitable[None]],
+    ) -> Failure | None:
+        """Serve a streaming call.
+
+        Args:
+            request: The request.
+            deadline: When the caller stops waiting.
+            correlation_id: The id of the call's header, empty when it has none.
+            write: Sends one chunk; returns when the connection takes the next.
+
+        Returns:
+            What ended the stream early, or ``None``.
+
+        Raises:
+            asyncio.CancelledError: When the caller has gone.
+        """
+        call = _Call(request, deadline, correlation_id)
+        try:
+            value = await self._run(call, streaming=True)
+            await self._send(call, value, write)
+        except BaseException as error:  # noqa: BLE001 - every failure becomes the stream's status
+            return self._failed(call, error)
+        finally:
+            self._finish(call)
+        return None
+
+    async def idle(self) -> None:
+        """Wait until no call is being served."""
+        await self._idle.wait()
+
+    def cancel_all(self) -> int:
+        """Mark every running call as cancelled; how many there were."""
+        for context in self._running:
+            context.cancel()
+        return len(self._running)
+
+    async def _run(self, call: _Call, *, streaming: bool) -> Any:  # noqa: ANN401 - a tool's result
+        """From the request to what the tool returns: a value, or an iterator of items.
+
+        Raises:
+            BaseException: Whatever the tool raises, and what is wrong with the call.
+        """
+        if self.draining:
+            msg = "this worker is shutting down"
+            raise Unavailable(msg, retry_after=1.0)
+        request = call.request
+        tool = call.tool = self._registry.find(request.tool_name)
+        if tool.streams and not streaming:
+            msg = f"{request.tool_name} returns a stream; call it as a streaming tool"
+            raise FailedPrecondition(msg)
+        arguments = call.arguments = decode_arguments(request)
+        if tool.owner.state is not AdapterState.READY:
+            await self._adapter_ready(tool.owner, call.deadline)
+        session_id = _session_id(request, arguments)
+        given = {k: v for k, v in arguments.items() if k not in RUNTIME_ARGUMENTS}
+        bound = tool.signature.bind(given)
+        session = call.session = self._store.enter(session_id)
+        context = call.context = CallContext(
+            request.tool_name,
+            session,
+            call.correlation_id,
+            call.deadline,
+            request.metadata,
+            self._run_sync,
+        )
+        self._running.add(context)
+        self._idle.clear()
+        self._events.emit("tool.execution.start", _ONE, call.event_metadata(), call.correlation_id)
+        current_call.set(context)
+        call_fields.set(
+            {
+                "tool": request.tool_name,
+                "session_id": session_id,
+                "correlation_id": call.correlation_id,
+            }
+        )
+        if tool.signature.context_parameter is not None:
+            bound[tool.signature.context_parameter] = context
+        if tool.streams:
+            produced = tool.function(**bound)
+            if tool.is_async:
+                return produced
+            return streams.from_thread(produced, self._runner(tool, request, arguments))
+        if tool.is_async:
+            return await tool.function(**bound)
+        return await executors.run(
+            self._runner(tool, request, arguments), partial(tool.function, **bound)
+        )
+
+    async def _send(
+        self, call: _Call, value: object, write: Callable[[ToolChunk], Awaitable[None]]
+    ) -> None:
+        count = 0
+        final = False
+        async with aclosing(self._items(value)) as items:
+            async for item in items:
+                count += 1
+                chunk = as_chunk(item)
+                message = ToolChunk(
+                    chunk_id=f"{call.request.tool_name}-{count}",
+                    data=self._values.chunk(chunk.data),
+                    is_final=chunk.is_final,
+                )
+                for key, text in chunk.metadata.items():
+                    message.metadata[str(key)] = str(text)
+                final = final or chunk.is_final
+                await write(message)
+        if not final:
+            await write(ToolChunk(chunk_id=f"{call.request.tool_name}-{count + 1}", is_final=True))
+
+    async def _items(self, value: object) -> AsyncIterator[Any]:
+        """The items of a streaming tool's result; what is not iterable is one item."""
+        if isinstance(value, abc.AsyncIterator):
+            try:
+                async for item in value:
+                    yield item
+            finally:
+                close = getattr(value, "aclose", None)
+                if close is not None:
+                    await close()
+        elif isinstance(value, abc.Iterator):
+            async with aclosing(streams.from_thread(value, self._threads)) as items:
+                async for item in items:
+                    yield item
+        elif isinstance(value, abc.Iterable) and not _is_one_chunk(value):
+            for item in value:
+                yield item
+        else:
+            yield value
+
+    def _runner(
+        self, tool: Tool, request: ExecuteToolRequest, arguments: abc.Mapping[str, Any]
+    ) -> Runner:
+        if tool.runs_on == "main":
+            return self._main
+        flag = request.metadata.get("thread_sensitive")
+        if flag is not None and flag.lower() in _TRUTHY:
+            return self._main
+        if self._rules.thread_sensitive and self._is_thread_sensitive(arguments):
+            return self._main
+        return self._threads
+
+    def _is_thread_sensitive(self, arguments: abc.Mapping[str, Any]) -> bool:
+        module = next(
+            (arguments[k] for k in ("module_path", "python_module", "library") if arguments.get(k)),
+            None,
+        )
+        function = arguments.get("function") or arguments.get("method")
+        entries = self._rules.thread_sensitive
+        return module in entries or f"{module}.{function}" in entries
+
+    async def _adapter_ready(self, adapter: LoadedAdapter, deadline: Deadline) -> None:
+        """Wait until an adapter has started.
+
+        Raises:
+            Unavailable: When it failed to start, or is stopping.
+            DeadlineExceeded: When it takes longer than a call may wait.
+        """
+        if adapter.state is AdapterState.STARTING and adapter.started is not None:
+            seconds = deadline.bound(self._rules.adapter_timeout)
+            await asyncio.wait([adapter.started], timeout=seconds)
+        if adapter.state is AdapterState.READY:
+            return
+        if adapter.state is AdapterState.STARTING:
+            msg = f"adapter {adapter.name} is still starting"
+            raise DeadlineExceeded(msg, details={"adapter": adapter.name})
+        cause = adapter.failure
+        reason = f"failed to start: {type(cause).__name__}: {cause}" if cause else "has stopped"
+        msg = f"adapter {adapter.name} {reason}"
+        raise Unavailable(
+            msg, retryable=False, details={"adapter": adapter.name}
+        ) from adapter.failure
+
+    def _failed(self, call: _Call, error: BaseException) -> Failure:
+        """What the caller is told.
+
+        Raises:
+            asyncio.CancelledError: When it is this call that was cancelled.
+            GeneratorExit: When the interpreter takes the task apart.
+        """
+        if isinstance(error, GeneratorExit):
+            raise error
+        if isinstance(error, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                if call.context is not None:
+                    call.context.cancel()
+                raise error
+        self._failures += 1
+        request = call.request
+        site = CallSite(request.tool_name, request.session_id, call.correlation_id, call.arguments)
+        classification = None
+        if call.tool is not None:
+            try:
+                classification = call.tool.owner.adapter.classify(error)
+            except Exception:
+                logger().exception("classify failed", adapter=call.tool.owner.name)
+        failure = call.failure = describe(error, site, classification)
+        logger().info(
+            "call failed",
+            tool=request.tool_name,
+            type=failure.type,
+            code=failure.code,
+            message=failure.message,
+            error_id=failure.error_id,
+        )
+        return failure
+
+    def _finish(self, call: _Call) -> None:
+        self._served += 1
+        if call.context is not None:
+            self._running.discard(call.context)
+            if not self._running:
+                self._idle.set()
+            self._events.emit(
+                f"tool.execution.{'exception' if call.failure else 'stop'}",
+                {"duration": call.elapsed_ns(), "count": 1},
+                call.event_metadata(),
+                call.correlation_id,
+            )
+        if call.session is not None:
+            self._store.leave(call.session)
+
+
+class _Call:
+    """What is known so far about a call that is being served."""
+
+    __slots__ = (
+        "arguments",
+        "begun",
+        "context",
+        "correlation_id",
+        "deadline",
+        "failure",
+        "request",
+        "session",
+        "tool",
+    )
+
+    def __init__(
+        self, request: ExecuteToolRequest, deadline: Deadline, correlation_id: str
+    ) -> None:
+        self.begun = time.perf_counter_ns()
+        self.request = request
+        self.deadline = deadline
+        self.correlation_id = (
+            correlation_id or request.metadata.get("correlation_id") or uuid.uuid4().hex
+        )
+        self.arguments: dict[str, Any] = {}
+        self.tool: Tool | None = None
+        self.session: Session | None = None
+        self.context: CallContext | None = None
+        self.failure: Failure | None = None
+
+    def elapsed_ns(self) -> int:
+        """Nanoseconds since the call came in."""
+        return time.perf_counter_ns() - self.begun
+
+    def event_metadata(self) -> dict[str, object]:
+        """What the call's events say beside their numbers."""
+        metadata: dict[str, object] = {
+            "tool": self.request.tool_name,
+            "session_id": self.request.session_id,
+        }
+        if self.failure is not None:
+            metadata["error_type"] = self.failure.type
+            metadata["error_message"] = self.failure.message
+        return metadata
+
+
+def _session_id(request: ExecuteToolRequest, arguments: abc.Mapping[str, Any]) -> str:
+    """The caller's session (interop 4.1): the argument if there is one, else the request's.
+
+    Raises:
+        InvalidArgument: When the argument is not text.
+    """
+    named = arguments.get("session_id")
+    if named is not None and not isinstance(named, str):
+        text = f"expected text, got {type(named).__name__}"
+        msg = f"session_id: {text}"
+        raise InvalidArgument(msg, violations=[Violation("session_id", text)])
+    return named or request.session_id
+
+
+def _is_one_chunk(value: object) -> bool:
+    """Whether an iterable result is one payload rather than a sequence of items."""
+    return isinstance(value, _ONE_CHUNK) or hasattr(value, "__array__")

@@ -1,0 +1,63 @@
+"""Running a function elsewhere and awaiting it here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from snakepit_worker.calls.threads import Runner
+
+__all__ = ["run"]
+
+T = TypeVar("T")
+
+
+async def run(runner: Runner, function: Callable[[], T]) -> T:
+    """The result of a blocking function that runs on one of the runner's threads.
+
+    Context variables are carried over.  Whatever the function raises is raised here, also what
+    asyncio's futures cannot carry (``StopIteration``) or should not (``SystemExit``): those end up
+    in the failure of this call, not in the event loop.
+
+    When the awaiting task is cancelled, a function that has not begun never does; one that has
+    begun runs on and its result is dropped.
+
+    Args:
+        runner: Where to run.
+        function: What to run.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+    context = contextvars.copy_context()
+    outcome: list[tuple[T | None, BaseException | None]] = []
+
+    def job() -> None:
+        if done.cancelled():  # while it waited for a thread
+            return
+        try:
+            outcome.append((context.run(function), None))
+        except BaseException as error:  # noqa: BLE001 - handed to the awaiting call
+            outcome.append((None, error))
+        try:
+            loop.call_soon_threadsafe(_finish, done)
+        except RuntimeError:  # the loop is closed: the worker has stopped, nobody waits
+            outcome.clear()
+
+    runner.submit(job)
+    await done
+    value, error = outcome.pop()
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error  # the traceback would hold this frame, and the frame the error
+    return value  # type: ignore[return-value]  # None only where T allows it
+
+
+def _finish(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)

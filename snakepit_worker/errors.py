@@ -1,0 +1,274 @@
+"""What can go wrong in a worker, and what a caller can do about it.
+
+Every failure that this project raises on purpose is one of these classes.  Each class has a gRPC
+status name (``code``), a category that programs can switch on, a hint whether the same call may
+succeed later, and the Python class name under which Elixir sees it: the host turns eleven builtin
+names into structs of their own and every other name into ``Snakepit.Error.PythonException``, so
+our classes travel under the builtin name that an Elixir developer would expect to match on.
+
+====================  ===================  =============  =========  ======================
+class                 code                 category       retryable  seen by Elixir as
+====================  ===================  =============  =========  ======================
+WorkerError           INTERNAL             internal       no         RuntimeError
+InvalidArgument       INVALID_ARGUMENT     validation     no         ValueError
+NotFound              NOT_FOUND            not_found      no         KeyError
+FailedPrecondition    FAILED_PRECONDITION  precondition   no         RuntimeError
+Conflict              ABORTED              conflict       yes        RuntimeError
+ResourceExhausted     RESOURCE_EXHAUSTED   exhausted      yes        RuntimeError
+DeadlineExceeded      DEADLINE_EXCEEDED    timeout        yes        TimeoutError
+Cancelled             CANCELLED            cancelled      no         CancelledError
+PermissionDenied      PERMISSION_DENIED    permission     no         PermissionError
+Unavailable           UNAVAILABLE          unavailable    yes        RuntimeError
+Unimplemented         UNIMPLEMENTED        validation     no         NotImplementedError
+FrameworkError        INTERNAL             framework      no         RuntimeError
+ProviderError         UNAVAILABLE          provider       yes        RuntimeError
+CallbackError         ABORTED              callback       no         RuntimeError
+SerializationError    INVALID_ARGUMENT     serialization  no         TypeError
+====================  ===================  =============  =========  ======================
+
+``StartError`` stands apart: it ends a process that could not start and never travels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = [
+    "CallbackError",
+    "Cancelled",
+    "Category",
+    "Code",
+    "Conflict",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "FrameworkError",
+    "InvalidArgument",
+    "NotFound",
+    "PermissionDenied",
+    "ProviderError",
+    "ResourceExhausted",
+    "SerializationError",
+    "StartError",
+    "Unavailable",
+    "Unimplemented",
+    "Violation",
+    "WorkerError",
+]
+
+Code = Literal[
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+]
+"""Names of the gRPC status codes, without OK."""
+
+Category = Literal[
+    "validation",
+    "not_found",
+    "precondition",
+    "conflict",
+    "exhausted",
+    "timeout",
+    "cancelled",
+    "permission",
+    "unavailable",
+    "framework",
+    "provider",
+    "callback",
+    "serialization",
+    "internal",
+]
+"""The kind of failure, coarser than the class and independent of gRPC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One argument that is wrong.
+
+    Attributes:
+        field: Path of the argument, such as ``limit`` or ``examples[3].question``.
+        description: What was expected and what came.
+    """
+
+    field: str
+    description: str
+
+
+class WorkerError(Exception):
+    """Base of all failures that a caller can see.
+
+    Args:
+        message: One sentence for a person, naming the thing that is wrong.
+        code: gRPC status name, where one class covers several (provider errors do).
+        retryable: Whether the same call may succeed later; the class decides when omitted.
+        retry_after: Seconds to wait before trying again, where known.
+        violations: The arguments that are wrong.
+        details: Facts for programs; JSON values only.
+        help: What to do about it, as text.
+    """
+
+    code: Code = "INTERNAL"
+    category: ClassVar[Category] = "internal"
+    retryable: bool = False
+    elixir_name: ClassVar[str] = "RuntimeError"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: Code | None = None,
+        retryable: bool | None = None,
+        retry_after: float | None = None,
+        violations: Sequence[Violation] = (),
+        details: Mapping[str, object] | None = None,
+        help: str | None = None,  # noqa: A002 - the word that callers read in the failure object
+    ) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+        if retryable is not None:
+            self.retryable = retryable
+        self.retry_after = retry_after
+        self.violations = tuple(violations)
+        self.details = dict(details or {})
+        self.help = help
+
+
+class InvalidArgument(WorkerError):
+    """An argument has the wrong type or value, or is missing or unknown."""
+
+    code = "INVALID_ARGUMENT"
+    category = "validation"
+    elixir_name = "ValueError"
+
+
+class NotFound(WorkerError):
+    """A tool, session, resource or handle that does not exist (any more)."""
+
+    code = "NOT_FOUND"
+    category = "not_found"
+    elixir_name = "KeyError"
+
+
+class FailedPrecondition(WorkerError):
+    """Something has to be done first, such as configuring a language model."""
+
+    code = "FAILED_PRECONDITION"
+    category = "precondition"
+
+
+class Conflict(WorkerError):
+    """Somebody else has or changed the thing; trying again may work."""
+
+    code = "ABORTED"
+    category = "conflict"
+    retryable = True
+
+
+class ResourceExhausted(WorkerError):
+    """A limit of this worker is reached; the details name it."""
+
+    code = "RESOURCE_EXHAUSTED"
+    category = "exhausted"
+    retryable = True
+
+
+class DeadlineExceeded(WorkerError):
+    """The time for a call, or for something inside it, is over."""
+
+    code = "DEADLINE_EXCEEDED"
+    category = "timeout"
+    retryable = True
+    elixir_name = "TimeoutError"
+
+
+class Cancelled(WorkerError):
+    """The caller has gone, or asked to stop."""
+
+    code = "CANCELLED"
+    category = "cancelled"
+    elixir_name = "CancelledError"
+
+
+class PermissionDenied(WorkerError):
+    """The operator did not allow this."""
+
+    code = "PERMISSION_DENIED"
+    category = "permission"
+    elixir_name = "PermissionError"
+
+
+class Unavailable(WorkerError):
+    """The worker, an adapter or the host cannot serve now."""
+
+    code = "UNAVAILABLE"
+    category = "unavailable"
+    retryable = True
+
+
+class Unimplemented(WorkerError):
+    """A feature that this worker, or what is installed beside it, does not have."""
+
+    code = "UNIMPLEMENTED"
+    category = "validation"
+    elixir_name = "NotImplementedError"
+
+
+class FrameworkError(WorkerError):
+    """A framework failed in a way that is nobody's argument."""
+
+    category = "framework"
+
+
+class ProviderError(WorkerError):
+    """A remote service that a framework uses (a language model, mostly) failed."""
+
+    code = "UNAVAILABLE"
+    category = "provider"
+    retryable = True
+
+
+class CallbackError(WorkerError):
+    """A call from a tool to the Elixir side failed."""
+
+    code = "ABORTED"
+    category = "callback"
+
+
+class SerializationError(WorkerError):
+    """A value cannot cross the wire."""
+
+    code = "INVALID_ARGUMENT"
+    category = "serialization"
+    elixir_name = "TypeError"
+
+
+class StartError(Exception):
+    """The worker cannot start; the process exits with ``exit_status``.
+
+    Args:
+        message: The cause, for the last lines of stderr.
+        exit_status: 2 for wrong usage, 1 for everything else (never 0 or 143, which the host
+            takes for a wanted stop).
+    """
+
+    def __init__(self, message: str, *, exit_status: int = 1) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status

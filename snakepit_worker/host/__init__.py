@@ -1,0 +1,1 @@
+"""The Elixir side as a worker sees it."""

@@ -1,0 +1,1 @@
+"""The process around a worker: group, signals, readiness, watchdogs, exit."""

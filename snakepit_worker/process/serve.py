@@ -1,0 +1,134 @@
+"""The life of a worker process, from its first line to its exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import sys
+import threading
+import traceback
+from typing import TYPE_CHECKING, Final
+
+from snakepit_worker.calls.threads import MainThread
+from snakepit_worker.errors import StartError
+from snakepit_worker.process.group import ProcessGroup
+from snakepit_worker.process.readiness import announce
+from snakepit_worker.process.signals import Signals
+from snakepit_worker.process.watchdog import watch_parent
+from snakepit_worker.telemetry.logging import logger
+
+if TYPE_CHECKING:
+    from snakepit_worker.process.readiness import StdoutLine
+    from snakepit_worker.runtime import Worker
+    from snakepit_worker.settings import Settings
+    from snakepit_worker.telemetry.writer import StderrWriter
+
+__all__ = ["Process", "enable_stack_dumps", "report"]
+
+_CLOSING_TIME: Final = 1.0
+"""Seconds that everything after the grace of running calls may take; then the process ends."""
+
+
+class Process:
+    """A worker that is this process.
+
+    Args:
+        settings: How to serve.
+        writer: Where log lines go.
+        stdout: The real stdout.
+    """
+
+    def __init__(self, settings: Settings, writer: StderrWriter, stdout: StdoutLine) -> None:
+        self._settings = settings
+        self._writer = writer
+        self._stdout = stdout
+        self._group = ProcessGroup()
+        self._worker: Worker | None = None
+        self._serving = False
+        self._stop_begun = threading.Event()
+
+    def run(self) -> int:
+        """Serve until told to stop; the exit status."""
+        settings = self._settings
+        if settings.ready_file is not None and settings.elixir_address is None:
+            msg = (
+                "a readiness file is asked for (SNAKEPIT_READY_FILE) but no host is named: give "
+                "--elixir-address, so that a pooled worker never runs detached by accident"
+            )
+            raise StartError(msg, exit_status=2)
+        if settings.process_group:
+            self._group.lead()
+        signals = Signals(self._signalled)
+        main_thread = MainThread(after_each=signals.install)
+        # grpc and all that needs it come only now: from here on a signal ends the process at once.
+        from snakepit_worker.runtime import Worker  # noqa: PLC0415
+
+        try:
+            self._worker = Worker(settings, main_thread=main_thread, host_lost=self._stop)
+            port = self._worker.start()
+            self._serving = True
+            if settings.elixir_address is not None and settings.heartbeat_dependent:
+                watch_parent(self._orphaned)
+            announce(port, settings.ready_file, self._stdout)
+        except BaseException:
+            self._group.end_members()
+            raise
+        logger().info("serving", port=port, adapters=list(settings.adapters), pid=os.getpid())
+        main_thread.run()
+        self._worker.join()
+        logger().info("stopped")
+        self._close()
+        return 0
+
+    def _signalled(self, number: int) -> None:
+        if self._serving:
+            self._stop()
+        else:
+            self._close()
+            os._exit(128 + number)
+
+    def _orphaned(self, reason: str) -> None:
+        logger().error("orphaned; stopping", reason=reason)
+        self._stop()
+
+    def _stop(self) -> None:
+        """Begin to stop; the process ends in bounded time whatever tools and closers do."""
+        if not self._stop_begun.is_set():
+            self._stop_begun.set()
+            limit = self._settings.grace_ms / 1000 + _CLOSING_TIME
+            timer = threading.Timer(limit, self._end_hard)
+            timer.daemon = True
+            timer.start()
+        if self._worker is not None:
+            self._worker.request_stop()
+
+    def _end_hard(self) -> None:
+        logger().warning("something does not stop; ending the process")
+        self._close()
+        os._exit(0)
+
+    def _close(self) -> None:
+        self._writer.flush()
+        self._group.end_members()
+
+
+def report(error: BaseException) -> int:
+    """Say on stderr why the process could not start; the exit status.
+
+    The cause comes last, since the host keeps only the last 4,096 bytes of output.
+    """
+    known = isinstance(error, StartError)
+    cause = error.__cause__ if known else error
+    if cause is not None:
+        sys.stderr.write("".join(traceback.format_exception(cause)))
+    text = str(error) if known else f"{type(error).__name__}: {error}"
+    sys.stderr.write(f"snakepit-worker: cannot start: {text}\n")
+    sys.stderr.flush()
+    return error.exit_status if isinstance(error, StartError) else 1
+
+
+def enable_stack_dumps() -> None:
+    """Print the stacks of all threads when the interpreter crashes."""
+    with contextlib.suppress(OSError, ValueError):  # no stderr
+        faulthandler.enable(file=2)

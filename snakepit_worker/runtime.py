@@ -1,0 +1,296 @@
+"""`Worker`: the one place that knows every part and joins them together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import threading
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Final
+
+from snakepit_worker import __version__
+from snakepit_worker.bridge.health import Health
+from snakepit_worker.bridge.loop import LoopThread
+from snakepit_worker.bridge.server import LOOPBACK, BridgeServer
+from snakepit_worker.bridge.service import BridgeService
+from snakepit_worker.bridge.sessions import HostSessions, StandaloneSessions
+from snakepit_worker.calls.dispatcher import Dispatcher, Rules
+from snakepit_worker.calls.lifespans import Lifespans
+from snakepit_worker.calls.threads import MainThread, ThreadPool
+from snakepit_worker.errors import StartError, Unavailable
+from snakepit_worker.host.client import HostClient
+from snakepit_worker.host.keepalive import KeepAlive, Rhythm
+from snakepit_worker.sessions import Limits, SessionStore
+from snakepit_worker.telemetry.events import Events
+from snakepit_worker.telemetry.logging import logger
+from snakepit_worker.tools.builtin import builtin_adapters
+from snakepit_worker.tools.loading import load
+from snakepit_worker.tools.registry import AdapterState, LoadedAdapter, Registry
+from snakepit_worker.wire.markers import MarkerRules
+from snakepit_worker.wire.values import Values
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from snakepit_worker.bridge.sessions import SessionAuthority
+    from snakepit_worker.settings import Settings
+    from snakepit_worker.tools.api import Adapter
+
+__all__ = ["Worker"]
+
+_SWEEP: Final = 60.0
+"""Seconds between looks for idle sessions, as on the host."""
+_REPLY_TIME: Final = 0.25
+"""Seconds for the replies of calls that have just ended, or were just cancelled, to leave."""
+_CLOSE_TIME: Final = 0.5
+"""Seconds for adapters and for sessions to close what they hold."""
+
+
+class Worker:
+    """One worker: adapters behind a gRPC server, in this process.
+
+    ``start`` and ``stop`` are for a program's own thread; they wait.  The server runs in a thread
+    of its own.
+
+    Args:
+        settings: How to serve.
+        adapters: Adapters beside those that the settings name.
+        main_thread: Runs what needs the main thread; its owner calls ``run`` there.  Without one,
+            a thread of the worker's own stands in.
+        host_lost: Called when the host does not answer any more; stops the worker when omitted.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        adapters: Sequence[Adapter] = (),
+        *,
+        main_thread: MainThread | None = None,
+        host_lost: Callable[[], None] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.address = ""
+        """``host:port`` where the worker serves, once started."""
+        self._adapters = adapters
+        self._main = main_thread or MainThread()
+        self._owns_main = main_thread is None
+        self._host_lost = host_lost or self.request_stop
+        self._loop = LoopThread()
+        self._threads = ThreadPool(settings.max_workers)
+        self._store = SessionStore(
+            Limits(settings.max_sessions, settings.max_resources, settings.session_ttl_s)
+        )
+        self._events = Events()
+        self._host: HostClient | None = None
+        self._stopped = threading.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> int:
+        """Wait for the host, load the adapters, listen.
+
+        Returns:
+            The port.
+
+        Raises:
+            StartError: With the cause.
+        """
+        self._loop.start()
+        try:
+            if self.settings.elixir_address:
+                self._loop.run(self._connect(self.settings.elixir_address))
+            # On the caller's thread, since some frameworks insist on the main one.
+            self._registry = Registry(
+                [
+                    *builtin_adapters(
+                        self._store, self._info, self._stats, lambda: self._registry.describe()
+                    ),
+                    *self._adapters,
+                    *(load(name) for name in self.settings.adapters),
+                ]
+            )
+            port = self._loop.run(self._serve())
+        except BaseException:
+            self._loop.close(_CLOSE_TIME)
+            raise
+        if self._owns_main:
+            threading.Thread(target=self._main.run, name="main-thread", daemon=True).start()
+        self.address = f"{LOOPBACK}:{port}"
+        return port
+
+    def request_stop(self) -> None:
+        """Begin to stop, and return; a second time: stop waiting for running calls."""
+        self._loop.call_soon(self._begin_stop)
+
+    def stop(self) -> None:
+        """Stop, and wait until all is closed."""
+        self.request_stop()
+        self.join()
+
+    def join(self) -> None:
+        """Wait until the worker has stopped, and end its threads."""
+        self._stopped.wait()
+        self._loop.close(_CLOSE_TIME)
+
+    def __enter__(self) -> Worker:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    async def _connect(self, address: str) -> None:
+        self._host = HostClient(address)
+        try:
+            await self._host.wait(self.settings.host_attempts)
+        except Unavailable as error:
+            await self._host.close()
+            raise StartError(str(error)) from None
+
+    async def _serve(self) -> int:
+        settings = self.settings
+        rules = MarkerRules(
+            settings.unserializable_detail,
+            settings.unserializable_repr_maxlen,
+            settings.tolist_max_elements,
+        )
+        self._hurry = asyncio.Event()
+        self._dispatcher = Dispatcher(
+            self._registry,
+            self._store,
+            Values(settings.values, rules),
+            self._threads,
+            self._main,
+            self._events,
+            Rules(settings.adapter_timeout_ms / 1000, settings.thread_sensitive),
+        )
+        self._health = Health()
+        service = BridgeService(self._dispatcher, self._authority(), self._events)
+        self._server = BridgeServer(service, self._health)
+        self._lifespans = Lifespans(
+            self._registry.adapters.values(), self._main, self._adapter_changed
+        )
+        port = await self._server.start(settings.port)
+        await self._health.serving()
+        self._own(self._lifespans.enter())
+        self._own(self._sweep())
+        return port
+
+    def _authority(self) -> SessionAuthority:
+        settings = self.settings
+        if self._host is None:
+            return StandaloneSessions(self._store)
+        rhythm = Rhythm(
+            settings.heartbeat_interval_ms / 1000,
+            settings.heartbeat_timeout_ms / 1000,
+            settings.heartbeat_max_missed,
+            settings.heartbeat_initial_delay_ms / 1000,
+            settings.heartbeat_jitter_ms / 1000,
+        )
+        keep_alive = KeepAlive(self._host, rhythm, self._lost)
+        if settings.heartbeat_enabled:
+            self._own(keep_alive.run())
+        return HostSessions(self._host, keep_alive, self._store)
+
+    def _lost(self) -> bool:
+        """The host is lost; whether that ends this worker."""
+        if self.settings.heartbeat_dependent:
+            logger().error("the host is lost; stopping")
+            self._host_lost()
+            return True
+        logger().warning("the host is lost; serving on")
+        return False
+
+    async def _adapter_changed(self, loaded: LoadedAdapter) -> None:
+        await self._health.adapter(loaded.name, ready=loaded.state is AdapterState.READY)
+
+    async def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(min(_SWEEP, self._store.limits.ttl))
+            # In a thread, because closers may block.
+            for session_id in await loop.run_in_executor(None, self._store.expire):
+                logger().info("session expired", session_id=session_id)
+
+    def _own(self, work: Any) -> None:  # noqa: ANN401 - a coroutine without a result
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _begin_stop(self) -> None:
+        if self._dispatcher.draining:
+            self._hurry.set()
+            return
+        self._dispatcher.draining = True
+        self._stopping = asyncio.ensure_future(self._shut_down())
+
+    async def _shut_down(self) -> None:
+        """Drain: refuse, wait, cancel, close; each step within its time."""
+        try:
+            await self._health.draining()
+            waits = [
+                asyncio.ensure_future(self._dispatcher.idle()),
+                asyncio.ensure_future(self._hurry.wait()),
+            ]
+            await asyncio.wait(
+                waits, timeout=self.settings.grace_ms / 1000, return_when=asyncio.FIRST_COMPLETED
+            )
+            for wait in waits:
+                wait.cancel()
+            cancelled = self._dispatcher.cancel_all()
+            if cancelled:
+                logger().warning("calls cancelled by the shutdown", calls=cancelled)
+            self._events.close()
+            await self._server.stop(_REPLY_TIME)
+            for task in list(self._tasks):
+                task.cancel()
+            await _within(_CLOSE_TIME, "adapters", self._lifespans.leave())
+            loop = asyncio.get_running_loop()
+            closing = loop.run_in_executor(None, self._store.close_all)
+            await _within(_CLOSE_TIME, "sessions", closing)
+            if self._host is not None:
+                await self._host.close()
+        except Exception:
+            logger().exception("shutting down failed")
+        finally:
+            self._threads.close()
+            self._main.close()
+            self._stopped.set()
+
+    def _info(self) -> dict[str, Any]:
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "worker_id": self.settings.worker_id,
+            "values": self.settings.values,
+            "host": self.settings.elixir_address,
+            "python": platform.python_version(),
+            "packages": {name: metadata.version(name) for name in ("grpcio", "protobuf")},
+            "adapters": {
+                name: {
+                    "state": loaded.state.value,
+                    "failure": str(loaded.failure) if loaded.failure else None,
+                }
+                for name, loaded in self._registry.adapters.items()
+            },
+        }
+
+    def _stats(self) -> dict[str, Any]:
+        return {
+            "calls": self._dispatcher.counters(),
+            "threads": {
+                "size": self.settings.max_workers,
+                "busy": self._threads.busy,
+                "waiting": self._threads.waiting,
+            },
+            "sessions": len(self._store),
+            "resources": sum(len(session) for session in self._store.sessions()),
+            "events_dropped": self._events.dropped,
+        }
+
+
+async def _within(seconds: float, what: str, work: Any) -> None:  # noqa: ANN401 - an awaitable
+    try:
+        await asyncio.wait_for(work, seconds)
+    except TimeoutError:
+        logger().warning("gave up waiting", what=what, seconds=seconds)

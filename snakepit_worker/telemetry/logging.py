@@ -1,0 +1,144 @@
+"""Logging: structlog lines on stderr, readable on a terminal and JSON otherwise.
+
+Every line that is written during a call carries the call's session, tool and correlation id.
+Lines of the standard library's ``logging`` take the same way.  In a program that embeds a worker
+nothing is configured: there the lines go to the standard library's logger ``snakepit_worker``.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+from snakepit_worker.wire.redaction import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableMapping
+
+    from structlog.typing import FilteringBoundLogger, Processor
+
+    from snakepit_worker.settings import LogLevel
+    from snakepit_worker.telemetry.writer import StderrWriter
+
+__all__ = ["call_fields", "configure", "logger"]
+
+call_fields: ContextVar[Mapping[str, str] | None] = ContextVar("call_fields", default=None)
+"""Fields of the current call; the dispatcher sets them, every log line carries them."""
+
+_LEVELS: Final[Mapping[LogLevel, int]] = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "none": logging.CRITICAL + 1,
+}
+_current: FilteringBoundLogger | None = None
+
+
+def logger() -> FilteringBoundLogger:
+    """The logger of this process."""
+    global _current  # noqa: PLW0603 - one per process, like the standard library's root logger
+    if _current is None:
+        _current = _embedded()
+    return _current
+
+
+def configure(level: LogLevel, writer: StderrWriter, *, terminal: bool) -> None:
+    """Send all log lines of this process to ``writer``.
+
+    Args:
+        level: The lowest level that is written; ``none`` writes nothing.
+        writer: Takes the lines without blocking.
+        terminal: Whether a person reads them; otherwise each line is a JSON object.
+    """
+    global _current  # noqa: PLW0603 - see logger()
+    structlog = _import_structlog()
+    threshold = _LEVELS[level]
+    renderer: list[Processor]
+    if terminal:
+        plain = structlog.dev.plain_traceback
+        renderer = [structlog.dev.ConsoleRenderer(colors=True, exception_formatter=plain)]
+    else:
+        renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_dumps)]
+    _current = structlog.wrap_logger(
+        _Sink(writer),
+        processors=[
+            _add_call_fields,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+    ).bind()
+    root = logging.getLogger()
+    root.handlers[:] = [_Handler()]
+    # Frameworks report their progress at info; only a developer wants that.
+    root.setLevel(threshold if level == "debug" else max(threshold, logging.WARNING))
+    logging.captureWarnings(capture=True)
+
+
+class _Sink:
+    """What structlog calls with the finished line."""
+
+    def __init__(self, writer: StderrWriter) -> None:
+        self._writer = writer
+
+    def msg(self, message: str) -> None:
+        self._writer.write(redact(message) + "\n")
+
+    debug = info = warning = error = exception = critical = msg
+
+
+class _Handler(logging.Handler):
+    """Lines of the standard library's loggers, on the same way as ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except Exception:  # noqa: BLE001 - a bad format string of a framework is not our failure
+            message = str(record.msg)
+        logger().log(record.levelno, message, logger=record.name, exc_info=record.exc_info or None)
+
+
+def _add_call_fields(
+    _logger: Any,  # noqa: ANN401 - structlog's processor signature
+    _method: str,
+    event: MutableMapping[str, Any],
+) -> MutableMapping[str, Any]:
+    fields = call_fields.get()
+    if fields:
+        for key, value in fields.items():
+            event.setdefault(key, value)
+    return event
+
+
+def _dumps(event: object, default: Any) -> str:  # noqa: ANN401 - structlog's serializer signature
+    import orjson  # noqa: PLC0415 - only processes that write JSON lines need it here
+
+    return orjson.dumps(event, default).decode()
+
+
+def _embedded() -> FilteringBoundLogger:
+    import structlog  # noqa: PLC0415 - costs 50 ms; see _import_structlog
+
+    bound: FilteringBoundLogger = structlog.wrap_logger(
+        logging.getLogger("snakepit_worker"),
+        processors=[_add_call_fields, structlog.stdlib.render_to_log_kwargs],
+        wrapper_class=structlog.stdlib.BoundLogger,
+    ).bind()
+    return bound
+
+
+def _import_structlog() -> Any:  # noqa: ANN401 - a module
+    """Import structlog without rich, which it would load (100 ms) and we never use."""
+    hide = "rich" not in sys.modules
+    if hide:
+        sys.modules["rich"] = None  # type: ignore[assignment]  # makes "import rich" fail
+    try:
+        import structlog  # noqa: PLC0415
+    finally:
+        if hide:
+            del sys.modules["rich"]
+    return structlog

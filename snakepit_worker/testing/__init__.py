@@ -1,0 +1,11 @@
+"""The Elixir side in Python, for tests, demos and benchmarks.
+
+`StandInHost` answers what a worker asks of its host; `Connection` does to a worker what the host
+does.  Both are synchronous: tests read top to bottom, and the worker's event loop stays the only
+one in the process.
+"""
+
+from snakepit_worker.testing.connection import Connection, ToolFailure
+from snakepit_worker.testing.host import StandInHost
+
+__all__ = ["Connection", "StandInHost", "ToolFailure"]

@@ -1,0 +1,108 @@
+"""What adapter authors import: `Adapter` and the `tool` decorator."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, overload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from snakepit_worker.errors import WorkerError
+
+__all__ = ["INTERFACE_VERSION", "RESERVED_NAMES", "Adapter", "ToolMark", "tool"]
+
+INTERFACE_VERSION: Final = 1
+"""Version of the interface between the runtime and adapters; an adapter declares the one it uses."""
+
+RESERVED_NAMES: Final = frozenset(("session", "job", "worker"))
+"""Names of the worker's own tools, whatever an adapter answers to."""
+
+MARK_ATTRIBUTE: Final = "__snakepit_tool__"
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+class Adapter:
+    """Base of all adapters: a framework's tools under one name.
+
+    One instance lives as long as the process and serves all sessions, from several threads at
+    once.  What belongs to a caller lives in the caller's session.
+
+    Attributes:
+        name: First part of the tools' names (``echo`` in ``echo.say``); lower-case letters,
+            digits and underscores.
+        interface: Version of this interface that the adapter was written for.
+    """
+
+    name: ClassVar[str]
+    interface: ClassVar[int] = INTERFACE_VERSION
+
+    @contextmanager
+    def lifespan(self) -> Iterator[None]:
+        """Set up what the process needs once, and tear it down.
+
+        Runs on the main thread after the worker is ready, which is the place to import a slow
+        framework; calls wait for it.  What it raises on the way in becomes a failure of each call.
+        """
+        yield
+
+    def classify(self, error: BaseException) -> WorkerError | None:
+        """Say what an exception of the framework means.
+
+        Args:
+            error: What one of this adapter's tools raised.
+
+        Returns:
+            A failure with code, retry hint and details, or ``None`` where nothing is known.  It
+            is never raised: the caller sees these facts under the exception's own class and text.
+        """
+        del error
+        return None
+
+
+class ToolMark:
+    """What the decorator leaves on a method.
+
+    Attributes:
+        name: Second part of the tool's name; the method's name when omitted.
+        main_thread: Whether the tool has to run on the process's main thread.
+    """
+
+    __slots__ = ("main_thread", "name")
+
+    def __init__(self, *, name: str | None, main_thread: bool) -> None:
+        self.name = name
+        self.main_thread = main_thread
+
+
+@overload
+def tool(function: F, /) -> F: ...
+
+
+@overload
+def tool(*, name: str | None = None, main_thread: bool = False) -> Callable[[F], F]: ...
+
+
+def tool(
+    function: F | None = None, /, *, name: str | None = None, main_thread: bool = False
+) -> F | Callable[[F], F]:
+    """Make a method of an adapter callable from Elixir.
+
+    The parameters' type hints validate the arguments and become a JSON Schema; the docstring
+    becomes the description.  A plain function runs in a worker thread, a coroutine function on the
+    event loop; a generator of either kind streams.
+
+    Args:
+        function: The method, when the decorator is used without parentheses.
+        name: Another name than the method's.
+        main_thread: Run a plain function on the process's main thread, one at a time, for
+            libraries that insist on it.
+    """
+    mark = ToolMark(name=name, main_thread=main_thread)
+
+    def decorate(decorated: F) -> F:
+        setattr(decorated, MARK_ATTRIBUTE, mark)
+        return decorated
+
+    return decorate if function is None else decorate(function)

@@ -1,0 +1,207 @@
+"""From a method's signature to validated arguments and a JSON Schema."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+import typing
+from collections import abc
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from snakepit_worker.errors import InvalidArgument, StartError, Violation
+from snakepit_worker.tools.context import CallContext
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["RUNTIME_ARGUMENTS", "Signature"]
+
+RUNTIME_ARGUMENTS: Final = ("session_id", "idempotent")
+"""Arguments that the runtime itself consumes; tools never see them."""
+
+_BINARY: Final = (bytes, bytearray, memoryview)
+"""Given as binary parameters only: a JSON string is never taken for base64."""
+
+_PREVIEW: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One argument of a tool."""
+
+    name: str
+    hint: Any
+    required: bool
+    default: object
+    accepts: type | None
+    """A class whose instances need no further look, for hints that are plain classes."""
+
+
+class Signature:
+    """How a tool is called.
+
+    Args:
+        function: The tool, bound to its adapter.
+        tool: Its name, for messages.
+
+    Raises:
+        StartError: When the signature cannot be served: no hint, or one that JSON cannot fill.
+    """
+
+    def __init__(self, function: Callable[..., Any], tool: str) -> None:
+        self.tool = tool
+        self.context_parameter: str | None = None
+        self._parameters: dict[str, Parameter] = {}
+        try:
+            hints = typing.get_type_hints(function, include_extras=True)
+        except NameError as error:
+            msg = f"tool {tool}: a type hint cannot be resolved: {error}"
+            raise StartError(msg) from None
+        for name, parameter in inspect.signature(function).parameters.items():
+            if hints.get(name) is CallContext:
+                self.context_parameter = name
+                continue
+            self._parameters[name] = _parameter(tool, parameter, hints)
+        self._required = [p.name for p in self._parameters.values() if p.required]
+        self._returns = hints.get("return", Any)
+        self._struct = self._define_struct()
+
+    def bind(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Validated keyword arguments for the tool.
+
+        Args:
+            arguments: Decoded arguments of the call, without those of the runtime.
+
+        Raises:
+            InvalidArgument: Naming every argument that is wrong, missing or unknown.
+        """
+        bound: dict[str, Any] = {}
+        violations: list[Violation] = []
+        for name, value in arguments.items():
+            parameter = self._parameters.get(name)
+            if parameter is None:
+                violations.append(Violation(name, self._unknown(name)))
+            elif parameter.accepts is not None and type(value) is parameter.accepts:
+                bound[name] = value
+            else:
+                try:
+                    bound[name] = msgspec.convert(value, parameter.hint, builtin_types=_BINARY)
+                except msgspec.ValidationError as error:
+                    violations.append(_violation(name, value, error))
+        for name in self._required:
+            if name not in arguments:
+                violations.append(Violation(name, f"expected {self._expected(name)}, got nothing"))
+        if violations:
+            text = "; ".join(f"{v.field}: {v.description}" for v in violations)
+            msg = f"wrong arguments for {self.tool}: {text}"
+            raise InvalidArgument(msg, violations=violations)
+        return bound
+
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema of the arguments."""
+        schemas, components = msgspec.json.schema_components(
+            [self._struct], ref_template="#/$defs/{name}"
+        )
+        name = schemas[0]["$ref"].rpartition("/")[2]
+        schema = components.pop(name)
+        schema.pop("title", None)
+        if components:
+            schema["$defs"] = components
+        return schema
+
+    def returns(self) -> dict[str, Any]:
+        """JSON Schema of the result, empty where the hint does not say or cannot be told."""
+        hint = self._returns
+        origin = typing.get_origin(hint)
+        if origin is not None and issubclass(origin, _ITERATORS):
+            hint = typing.get_args(hint)[0]
+        try:
+            return msgspec.json.schema(hint)
+        except (TypeError, ValueError):
+            return {}
+
+    def _define_struct(self) -> type[msgspec.Struct]:
+        fields = [
+            (p.name, p.hint) if p.required else (p.name, p.hint, p.default)
+            for p in self._parameters.values()
+        ]
+        try:
+            struct = msgspec.defstruct(
+                "Arguments", fields, kw_only=True, forbid_unknown_fields=True
+            )
+            msgspec.json.schema(struct)
+        except (TypeError, ValueError) as error:
+            msg = f"tool {self.tool}: its parameters cannot be described as JSON: {error}"
+            raise StartError(msg) from None
+        return struct
+
+    def _expected(self, name: str) -> str:
+        hint = self._parameters[name].hint
+        try:
+            msgspec.convert(_NOTHING, hint)
+        except msgspec.ValidationError as error:
+            match = _EXPECTED.match(str(error))
+            if match:
+                return match[1].replace("`", "")
+        return "a value"
+
+    def _unknown(self, name: str) -> str:
+        near = difflib.get_close_matches(name, self._parameters, n=1)
+        if near:
+            return f"unknown argument; did you mean {near[0]}?"
+        known = ", ".join(self._parameters) or "no arguments"
+        return f"unknown argument; {self.tool} takes {known}"
+
+
+def _parameter(tool: str, parameter: inspect.Parameter, hints: Mapping[str, Any]) -> Parameter:
+    name = parameter.name
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        msg = f"tool {tool}: *{name} cannot be described; name each parameter"
+        raise StartError(msg)
+    if parameter.kind is parameter.POSITIONAL_ONLY:
+        msg = f"tool {tool}: parameter {name} is positional-only; arguments come by name"
+        raise StartError(msg)
+    if name in RUNTIME_ARGUMENTS:
+        msg = f"tool {tool}: parameter {name} belongs to the runtime; ask the CallContext instead"
+        raise StartError(msg)
+    if name not in hints:
+        msg = f"tool {tool}: parameter {name} has no type hint"
+        raise StartError(msg)
+    hint = hints[name]
+    required = parameter.default is parameter.empty
+    accepts = hint if hint in _PLAIN else None
+    return Parameter(name, hint, required, None if required else parameter.default, accepts)
+
+
+def _violation(name: str, value: object, error: msgspec.ValidationError) -> Violation:
+    text, _, path = str(error).partition(" - at `$")
+    field = name + path.removesuffix("`")
+    text = text.replace("`", "")
+    if text.startswith("Invalid enum value"):
+        text = "expected one of the values that the schema lists"
+    text = text[:1].lower() + text[1:]
+    if ", got " not in text:
+        text += f", got {_preview(value, path)}"
+    elif not path:
+        text += f" ({_preview(value, path)})"
+    return Violation(field, text)
+
+
+def _preview(value: object, path: str) -> str:
+    """A short form of what came; containers are named, not shown, when the fault lies inside."""
+    if path and isinstance(value, dict | list):
+        return f"it in {type(value).__name__} of length {len(value)}"
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    text = repr(value)
+    return text if len(text) <= _PREVIEW else text[:_PREVIEW] + "…"
+
+
+_PLAIN: Final = (str, int, bool, bytes, dict, list)
+_NOTHING: Final = object()
+_EXPECTED: Final = re.compile(r"Expected (.+), got ")
+_ITERATORS: Final = (abc.Iterator, abc.Iterable, abc.AsyncIterator, abc.AsyncIterable)

@@ -1,0 +1,33 @@
+"""The tools that every worker has, whatever its adapters: ``session.*`` and ``worker.*``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from snakepit_worker.tools.builtin.session import SessionTools
+from snakepit_worker.tools.builtin.worker import WorkerTools
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from snakepit_worker.sessions import SessionStore
+    from snakepit_worker.tools.api import Adapter
+
+__all__ = ["builtin_adapters"]
+
+
+def builtin_adapters(
+    store: SessionStore,
+    info: Callable[[], dict[str, Any]],
+    stats: Callable[[], dict[str, Any]],
+    tools: Callable[[], list[dict[str, Any]]],
+) -> list[Adapter]:
+    """The worker's own adapters.
+
+    Args:
+        store: All sessions of the worker.
+        info: Gives the facts that do not change.
+        stats: Gives the counters.
+        tools: Gives the descriptions of all tools.
+    """
+    return [WorkerTools(info, stats, tools), SessionTools(store)]

@@ -1,0 +1,50 @@
+"""``worker.*``: what a caller can ask about this worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from snakepit_worker.tools.api import Adapter, tool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["WorkerTools"]
+
+
+class WorkerTools(Adapter):
+    """Tools over the worker itself.
+
+    Args:
+        info: Gives the facts that do not change.
+        stats: Gives the counters.
+        tools: Gives the descriptions of all tools, these among them.
+    """
+
+    name: ClassVar[str] = "worker"
+
+    def __init__(
+        self,
+        info: Callable[[], dict[str, Any]],
+        stats: Callable[[], dict[str, Any]],
+        tools: Callable[[], list[dict[str, Any]]],
+    ) -> None:
+        self._info = info
+        self._stats = stats
+        self._tools = tools
+
+    @tool
+    async def info(self) -> dict[str, Any]:
+        """Versions, process id, adapters and their states."""
+        return self._info()
+
+    @tool
+    async def stats(self) -> dict[str, Any]:
+        """Counters: calls, sessions, resources, threads."""
+        return self._stats()
+
+    @tool
+    async def tools(self, adapter: str | None = None) -> list[dict[str, Any]]:
+        """The tools of one adapter or of all, with JSON Schemas."""
+        prefix = f"{adapter}." if adapter else ""
+        return [described for described in self._tools() if described["name"].startswith(prefix)]

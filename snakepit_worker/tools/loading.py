@@ -1,0 +1,75 @@
+"""Where adapters come from: entry points by name, classes by dotted path."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from importlib import metadata
+from typing import Final
+
+from snakepit_worker.errors import StartError
+from snakepit_worker.tools.api import Adapter
+
+__all__ = ["ENTRY_POINT_GROUP", "load"]
+
+ENTRY_POINT_GROUP: Final = "snakepit_worker.adapters"
+
+
+def load(name: str) -> Adapter:
+    """Import an adapter and make its one instance.
+
+    Args:
+        name: An entry-point name such as ``dspy``, or a dotted class path such as
+            ``my_package.my_module.MyAdapter``.
+
+    Raises:
+        StartError: When it cannot be imported or is not an adapter; the message names the cause.
+    """
+    found = _class(name) if "." in name else _entry_point(name)
+    if not (isinstance(found, type) and issubclass(found, Adapter)):
+        msg = f"adapter {name}: {found!r} is not a subclass of snakepit_worker.Adapter"
+        raise StartError(msg)
+    try:
+        return found()
+    except Exception as error:
+        msg = f"adapter {name}: {found.__name__}() failed: {_cause(error)}"
+        raise StartError(msg) from error
+
+
+def _entry_point(name: str) -> object:
+    entry_points = metadata.entry_points(group=ENTRY_POINT_GROUP)
+    for entry_point in entry_points:
+        if entry_point.name == name:
+            try:
+                return entry_point.load()
+            except Exception as error:
+                msg = f"adapter {name} ({entry_point.value}) cannot be imported: {_cause(error)}"
+                raise StartError(msg) from error
+    known = ", ".join(sorted({entry_point.name for entry_point in entry_points})) or "none"
+    msg = (
+        f"unknown adapter {name!r}; installed are: {known}; an adapter of your own is given as "
+        "package.module.ClassName"
+    )
+    raise StartError(msg)
+
+
+def _class(path: str) -> object:
+    module_name, _, class_name = path.rpartition(".")
+    # As for a script: what lies in the working directory can be imported.
+    if os.getcwd() not in sys.path and "" not in sys.path:  # noqa: PTH109 - sys.path holds text
+        sys.path.append(os.getcwd())  # noqa: PTH109
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        msg = f"adapter {path}: module {module_name} cannot be imported: {_cause(error)}"
+        raise StartError(msg) from error
+    found = getattr(module, class_name, None)
+    if found is None:
+        msg = f"adapter {path}: module {module_name} has no {class_name}"
+        raise StartError(msg)
+    return found
+
+
+def _cause(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

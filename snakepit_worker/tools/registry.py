@@ -1,0 +1,188 @@
+"""The tools of a worker by their full names, and the state of the adapters behind them."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from snakepit_worker.errors import NotFound, StartError
+from snakepit_worker.tools.api import INTERFACE_VERSION, MARK_ATTRIBUTE, RESERVED_NAMES, ToolMark
+from snakepit_worker.tools.binding import Signature
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterable
+
+    from snakepit_worker.tools.api import Adapter
+
+__all__ = ["AdapterState", "LoadedAdapter", "Registry", "Tool"]
+
+_ADAPTER_NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class AdapterState(Enum):
+    """Where an adapter stands."""
+
+    STARTING = "starting"
+    READY = "ready"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class LoadedAdapter:
+    """One adapter of this process.
+
+    Attributes:
+        adapter: The instance.
+        state: Where it stands.
+        failure: What its lifespan raised, once it has failed.
+        started: Done when the state is no longer ``STARTING``; set by the runtime.
+    """
+
+    def __init__(self, adapter: Adapter) -> None:
+        self.adapter = adapter
+        self.state = AdapterState.STARTING
+        self.failure: BaseException | None = None
+        self.started: asyncio.Future[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """First part of its tools' names."""
+        return self.adapter.name
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One callable.
+
+    Attributes:
+        name: Full name, ``<adapter>.<tool>``.
+        function: The method, bound to its adapter.
+        signature: How it is called.
+        description: Its docstring.
+        runs_on: Where a plain function or generator runs.
+        is_async: Whether it is a coroutine function or an async generator.
+        streams: Whether it is a generator of either kind.
+        owner: Its adapter.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    signature: Signature
+    description: str
+    runs_on: Literal["loop", "threads", "main"]
+    is_async: bool
+    streams: bool
+    owner: LoadedAdapter
+
+    def describe(self) -> dict[str, Any]:
+        """The tool as JSON values, with the schemas of its arguments and its result."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "streams": self.streams,
+            "parameters": self.signature.schema(),
+            "returns": self.signature.returns(),
+        }
+
+
+class Registry:
+    """All tools of a worker.
+
+    Args:
+        adapters: The adapters, the worker's own ones among them.
+
+    Raises:
+        StartError: For an adapter that cannot be served; the message says which and why.
+    """
+
+    def __init__(self, adapters: Iterable[Adapter]) -> None:
+        self.adapters: dict[str, LoadedAdapter] = {}
+        self._tools: dict[str, Tool] = {}
+        for adapter in adapters:
+            self._add(adapter)
+
+    def __len__(self) -> int:
+        return len(self._tools)
+
+    def find(self, name: str) -> Tool:
+        """The tool with this full name.
+
+        Raises:
+            NotFound: When there is none; the message names near matches.
+        """
+        found = self._tools.get(name)
+        if found is not None:
+            return found
+        near = difflib.get_close_matches(name, self._tools, n=3)
+        if not near:  # the caller may have left out the adapter's name
+            near = [full for full in self._tools if full.endswith(f".{name}")][:3]
+        msg = f"unknown tool {name!r}"
+        msg += f"; did you mean {' or '.join(near)}?" if near else "; worker.tools lists them"
+        raise NotFound(msg, details={"tool": name, "near": near})
+
+    def describe(self) -> list[dict[str, Any]]:
+        """All tools as JSON values, by name."""
+        return [self._tools[name].describe() for name in sorted(self._tools)]
+
+    def _add(self, adapter: Adapter) -> None:
+        owner = type(adapter).__name__
+        name = getattr(adapter, "name", None)
+        if not isinstance(name, str) or not _ADAPTER_NAME.fullmatch(name):
+            msg = (
+                f"adapter {owner} needs a class attribute `name` of lower-case letters, digits and "
+                f"underscores, got {name!r}"
+            )
+            raise StartError(msg)
+        if adapter.interface != INTERFACE_VERSION:
+            msg = (
+                f"adapter {name} ({owner}) is written for version {adapter.interface} of the "
+                f"adapter interface; this worker has version {INTERFACE_VERSION}"
+            )
+            raise StartError(msg)
+        if name in self.adapters:
+            msg = f"two adapters are named {name!r}; a name can be served once"
+            raise StartError(msg)
+        if name in RESERVED_NAMES and not type(adapter).__module__.startswith(_BUILTIN):
+            msg = f"adapter {owner} may not be named {name!r}: the name is the worker's own"
+            raise StartError(msg)
+        loaded = LoadedAdapter(adapter)
+        self.adapters[name] = loaded
+        for function, mark in _marked(adapter):
+            built = _tool(loaded, function, mark)
+            if built.name in self._tools:
+                msg = f"adapter {name}: two methods answer to {built.name}"
+                raise StartError(msg)
+            self._tools[built.name] = built
+
+
+_BUILTIN: Final = "snakepit_worker.tools.builtin"
+
+
+def _marked(adapter: Adapter) -> Iterable[tuple[Callable[..., Any], ToolMark]]:
+    for attribute in dir(type(adapter)):
+        mark = getattr(inspect.getattr_static(adapter, attribute), MARK_ATTRIBUTE, None)
+        if isinstance(mark, ToolMark):
+            yield getattr(adapter, attribute), mark
+
+
+def _tool(owner: LoadedAdapter, function: Callable[..., Any], mark: ToolMark) -> Tool:
+    name = f"{owner.name}.{mark.name or function.__name__}"
+    is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+    if is_async and mark.main_thread:
+        msg = f"tool {name}: a coroutine function runs on the event loop, not on the main thread"
+        raise StartError(msg)
+    return Tool(
+        name=name,
+        function=function,
+        signature=Signature(function, name),
+        description=inspect.getdoc(function) or "",
+        runs_on="loop" if is_async else "main" if mark.main_thread else "threads",
+        is_async=is_async,
+        streams=inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function),
+        owner=owner,
+    )

@@ -1,0 +1,24 @@
+"""Limits that both ends of the wire agree on (interop 2.4)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["CHANNEL_OPTIONS", "MAX_MESSAGE_BYTES", "SERVER_OPTIONS"]
+
+MAX_MESSAGE_BYTES: Final = 104_857_600
+"""100 MiB for one message, in either direction."""
+
+CHANNEL_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # The peer is on this machine, whatever proxy the environment names.
+    ("grpc.enable_http_proxy", 0),
+)
+
+SERVER_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # With port reuse two servers could share a port without noticing.
+    ("grpc.so_reuseport", 0),
+)
