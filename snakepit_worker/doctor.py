@@ -9,6 +9,7 @@ import socket
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -58,7 +59,7 @@ def check_all(settings: Settings) -> Iterator[Check]:
     for package in _PACKAGES:
         if package == "uvloop" and sys.platform == "win32":
             continue
-        yield _check(package, lambda name=package: metadata.version(name))
+        yield _check(package, partial(metadata.version, package))
     yield _check("stubs", _stubs)
     yield _check("loopback", lambda: _loopback(settings.port))
     yield _check("readiness", lambda: _readiness(settings.ready_file))
@@ -77,7 +78,7 @@ def check_adapters(settings: Settings) -> Iterator[Check]:
     if not settings.adapters:
         yield Check("adapters", passed=True, text="none asked for; built-in tools are served")
     for name in settings.adapters:
-        yield _check(f"adapter {name}", lambda name=name: _adapter(name))
+        yield _check(f"adapter {name}", partial(_adapter, name))
 
 
 def _check(subject: str, find: Callable[[], str]) -> Check:

@@ -129,7 +129,7 @@ class WorkerError(Exception):
     retryable: bool = False
     elixir_name: ClassVar[str] = "RuntimeError"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - optional facts, each by its name
         self,
         message: str,
         *,

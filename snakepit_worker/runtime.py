@@ -7,7 +7,7 @@ import os
 import platform
 import threading
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from snakepit_worker import __version__
 from snakepit_worker.bridge.health import Health
@@ -102,9 +102,7 @@ class Worker:
             # On the caller's thread, since some frameworks insist on the main one.
             self._registry = Registry(
                 [
-                    *builtin_adapters(
-                        self._store, self._info, self._stats, lambda: self._registry.describe()
-                    ),
+                    *builtin_adapters(self._store, self._info, self._stats, self._describe),
                     *self._adapters,
                     *(load(name) for name in self.settings.adapters),
                 ]
@@ -132,7 +130,7 @@ class Worker:
         self._stopped.wait()
         self._loop.close(_CLOSE_TIME)
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -250,12 +248,15 @@ class Worker:
             await _within(_CLOSE_TIME, "sessions", closing)
             if self._host is not None:
                 await self._host.close()
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever fails, the process still ends
             logger().exception("shutting down failed")
         finally:
             self._threads.close()
             self._main.close()
             self._stopped.set()
+
+    def _describe(self) -> list[dict[str, Any]]:
+        return self._registry.describe()
 
     def _info(self) -> dict[str, Any]:
         return {

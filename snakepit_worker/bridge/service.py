@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import TYPE_CHECKING, NoReturn
 
 import grpc
@@ -14,7 +15,7 @@ from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 from snakepit_worker.wire.generated.snakepit_bridge_pb2_grpc import BridgeServiceServicer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import AsyncIterator, Awaitable
     from typing import Any, TypeVar
 
     from snakepit_worker.bridge.sessions import SessionAuthority
@@ -76,7 +77,12 @@ class BridgeService(BridgeServiceServicer):
     ) -> pb.ExecuteToolResponse:
         return await self._dispatcher.call(request, _deadline(context), _correlation_id(context))
 
-    async def ExecuteStreamingTool(self, request: pb.ExecuteToolRequest, context: Context) -> None:
+    # The streaming RPCs are coroutines that write: unlike a generator, which grpc.aio would take as
+    # well, they end when they are told to and not when they are collected.
+
+    async def ExecuteStreamingTool(  # type: ignore[override]
+        self, request: pb.ExecuteToolRequest, context: Context
+    ) -> None:
         failure = await self._dispatcher.stream(
             request, _deadline(context), _correlation_id(context), context.write
         )
@@ -84,15 +90,19 @@ class BridgeService(BridgeServiceServicer):
             code = grpc.StatusCode[failure.code] if failure.classified else grpc.StatusCode.INTERNAL
             await context.abort(code, failure.status_message())
 
-    async def StreamTelemetry(self, request_iterator: Any, context: Context) -> None:
+    async def StreamTelemetry(  # type: ignore[override]
+        self, request_iterator: AsyncIterator[pb.TelemetryControl], context: Context
+    ) -> None:
         # The host blocks until it sees the headers, so they go before the first event.
         await context.send_initial_metadata(())
         controls = asyncio.ensure_future(self._control(request_iterator))
         try:
-            async for event in self._events.read():
-                await context.write(event)
+            async with aclosing(self._events.read()) as events:
+                async for event in events:
+                    await context.write(event)
         finally:
             controls.cancel()
+            await asyncio.gather(controls, return_exceptions=True)
 
     async def RegisterTools(
         self, request: pb.RegisterToolsRequest, context: Context
@@ -109,7 +119,7 @@ class BridgeService(BridgeServiceServicer):
     ) -> pb.ExecuteElixirToolResponse:
         await _host_only(context, "ExecuteElixirTool")
 
-    async def _control(self, messages: Any) -> None:
+    async def _control(self, messages: AsyncIterator[pb.TelemetryControl]) -> None:
         async for message in messages:
             self._events.control(message)
 

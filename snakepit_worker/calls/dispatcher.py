@@ -33,7 +33,7 @@ from snakepit_worker.wire.generated.snakepit_bridge_pb2 import ExecuteToolRespon
 from snakepit_worker.wire.results import as_chunk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 
     from snakepit_worker.calls.threads import Runner
     from snakepit_worker.deadline import Deadline
@@ -76,7 +76,7 @@ class Dispatcher:
         rules: How calls are treated.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts that a call passes through, in that order
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts that a call passes through, in that order
         self,
         registry: Registry,
         store: SessionStore,
@@ -252,7 +252,7 @@ class Dispatcher:
         if not final:
             await write(ToolChunk(chunk_id=f"{call.request.tool_name}-{count + 1}", is_final=True))
 
-    async def _items(self, value: object) -> AsyncIterator[Any]:
+    async def _items(self, value: object) -> AsyncGenerator[Any, None]:
         """The items of a streaming tool's result; what is not iterable is one item."""
         if isinstance(value, abc.AsyncIterator):
             try:
@@ -337,7 +337,7 @@ class Dispatcher:
         if call.tool is not None:
             try:
                 classification = call.tool.owner.adapter.classify(error)
-            except Exception:
+            except Exception:  # noqa: BLE001 - the original failure matters more
                 logger().exception("classify failed", adapter=call.tool.owner.name)
         failure = call.failure = describe(error, site, classification)
         logger().info(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from snakepit_worker.calls import executors
@@ -72,10 +73,8 @@ class Lifespans:
             loaded, lifespan = self._entered.pop()
             loaded.state = AdapterState.STOPPED
             try:
-                await executors.run(
-                    self._main, lambda left=lifespan: left.__exit__(None, None, None)
-                )
-            except Exception:
+                await executors.run(self._main, partial(lifespan.__exit__, None, None, None))
+            except Exception:  # noqa: BLE001 - the others are left too
                 logger().exception("adapter failed to stop", adapter=loaded.name)
 
     async def _now(self, loaded: LoadedAdapter, state: AdapterState) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from snakepit_worker.calls.executors import run
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, Iterator
 
     from snakepit_worker.calls.threads import Runner
 
@@ -87,7 +87,7 @@ class _HandOff:
             self._loop.call_soon_threadsafe(_finish, reader)
 
 
-async def from_thread(iterator: Iterator[Any], runner: Runner) -> AsyncIterator[Any]:
+async def from_thread(iterator: Iterator[Any], runner: Runner) -> AsyncGenerator[Any, None]:
     """The items of a blocking iterator, which one thread pulls from start to end.
 
     The thread stays at most `_QUEUE_ITEMS` items ahead.  When the reader leaves, the iterator is

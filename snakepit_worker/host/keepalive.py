@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final
 import grpc.aio
 
 from snakepit_worker.telemetry.logging import logger
-from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from snakepit_worker.host.client import HostClient
+    from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 
 __all__ = ["KeepAlive", "Rhythm"]
 

@@ -222,5 +222,5 @@ def _close(resource: Resource) -> None:
         return
     try:
         resource.close()
-    except Exception:
+    except Exception:  # noqa: BLE001 - see above
         logger().exception("closing a resource failed", handle=resource.handle, kind=resource.kind)

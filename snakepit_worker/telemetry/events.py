@@ -11,12 +11,13 @@ import threading
 import time
 from collections import deque
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from snakepit_worker.wire.generated.snakepit_bridge_pb2 import TelemetryEvent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
     from snakepit_worker.wire.generated.snakepit_bridge_pb2 import TelemetryControl
 
@@ -51,7 +52,7 @@ class Events:
         self._allow: Sequence[str] = ()
         self._deny: Sequence[str] = ()
         self._reader: object | None = None
-        self._wake: Callable[[], None] | None = None
+        self._wake: Callable[[], object] | None = None
         self._closed = False
         self.dropped = 0
 
@@ -99,7 +100,7 @@ class Events:
             self._allow = tuple(message.filter.allow)
             self._deny = tuple(message.filter.deny)
 
-    async def read(self) -> AsyncIterator[TelemetryEvent]:
+    async def read(self) -> AsyncGenerator[TelemetryEvent, None]:
         """The events, beginning with those that were buffered, until the reader leaves.
 
         There is one reader: a new one takes over from the one before, whose iteration ends.
@@ -139,10 +140,9 @@ class Events:
     def _wanted(self, name: str) -> bool:
         if not self._enabled:
             return False
-        if self._rate < 1.0 and (not self._sampled or _matches(name, self._sampled)):
-            # Strictly below, so that a rate of zero lets nothing through.
-            if self._chance() >= self._rate:
-                return False
+        sampled = self._rate < 1.0 and (not self._sampled or _matches(name, self._sampled))
+        if sampled and self._chance() >= self._rate:
+            return False
         if self._deny and _matches(name, self._deny):
             return False
         return not self._allow or _matches(name, self._allow)
@@ -152,11 +152,12 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _waker(loop: asyncio.AbstractEventLoop, arrived: asyncio.Future[None]) -> Callable[[], None]:
-    def wake() -> None:
-        loop.call_soon_threadsafe(lambda: arrived.done() or arrived.set_result(None))
+def _waker(loop: asyncio.AbstractEventLoop, arrived: asyncio.Future[None]) -> Callable[[], object]:
+    def arrive() -> None:
+        if not arrived.done():
+            arrived.set_result(None)
 
-    return wake
+    return partial(loop.call_soon_threadsafe, arrive)
 
 
 def _message(event: _Event) -> TelemetryEvent:

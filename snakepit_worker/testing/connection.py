@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import json
 import secrets
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import grpc
 
@@ -154,7 +154,7 @@ class Connection:
         """Close the connection."""
         self.channel.close()
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -195,5 +195,5 @@ def decode_chunk(chunk: pb.ToolChunk) -> dict[str, Any]:
     return decoded
 
 
-def _headers(request: pb.ExecuteToolRequest) -> list[tuple[str, str]]:
-    return [("x-snakepit-correlation-id", request.metadata["correlation_id"])]
+def _headers(request: pb.ExecuteToolRequest) -> tuple[tuple[str, str | bytes], ...]:
+    return (("x-snakepit-correlation-id", request.metadata["correlation_id"]),)

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
@@ -29,7 +29,9 @@ __all__ = ["StandInHost"]
 
 
 class StandInHost(BridgeServiceServicer):
-    """A host on loopback, in threads of its own::
+    """A host on loopback, in threads of its own.
+
+    Use it so::
 
         with StandInHost() as host, host.worker(adapters=["dspy"]) as (worker, connection):
             connection.call("worker.info")
@@ -91,7 +93,7 @@ class StandInHost(BridgeServiceServicer):
         self._server.stop(0).wait()
         self._pool.shutdown()
 
-    def __enter__(self) -> StandInHost:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["INTERFACE_VERSION", "RESERVED_NAMES", "Adapter", "ToolMark", "tool"]
 
 INTERFACE_VERSION: Final = 1
-"""Version of the interface between the runtime and adapters; an adapter declares the one it uses."""
+"""Version of the interface between the runtime and adapters."""
 
 RESERVED_NAMES: Final = frozenset(("session", "job", "worker"))
 """Names of the worker's own tools, whatever an adapter answers to."""

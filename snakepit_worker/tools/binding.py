@@ -92,9 +92,11 @@ class Signature:
                     bound[name] = msgspec.convert(value, parameter.hint, builtin_types=_BINARY)
                 except msgspec.ValidationError as error:
                     violations.append(_violation(name, value, error))
-        for name in self._required:
-            if name not in arguments:
-                violations.append(Violation(name, f"expected {self._expected(name)}, got nothing"))
+        violations += [
+            Violation(name, f"expected {self._expected(name)}, got nothing")
+            for name in self._required
+            if name not in arguments
+        ]
         if violations:
             text = "; ".join(f"{v.field}: {v.description}" for v in violations)
             msg = f"wrong arguments for {self.tool}: {text}"
@@ -107,7 +109,7 @@ class Signature:
             [self._struct], ref_template="#/$defs/{name}"
         )
         name = schemas[0]["$ref"].rpartition("/")[2]
-        schema = components.pop(name)
+        schema: dict[str, Any] = components.pop(name)
         schema.pop("title", None)
         if components:
             schema["$defs"] = components

@@ -49,7 +49,7 @@ class CallContext:
         "tool",
     )
 
-    def __init__(  # noqa: PLR0913 - the facts of a call; only the dispatcher builds one
+    def __init__(  # noqa: PLR0913, PLR0917 - the facts of a call; only the dispatcher builds one
         self,
         tool: str,
         session: Session,

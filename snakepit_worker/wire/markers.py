@@ -52,7 +52,7 @@ class MarkerRules:
                 continue
             try:
                 converted = self._tolist(value, method) if name == "tolist" else method()
-            except Exception:  # noqa: BLE001 - a step that raises is skipped, whatever it raised
+            except Exception:  # noqa: BLE001, S112 - a step that raises is skipped
                 continue
             if converted is not value:
                 return converted

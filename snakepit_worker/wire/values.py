@@ -162,7 +162,7 @@ class Values:
             return self._labelled("string", value)
         return self._labelled("string", str(value))
 
-    def _plain(self, value: object, depth: int) -> object:  # noqa: PLR0911 - one line per type
+    def _plain(self, value: object, depth: int) -> object:  # noqa: C901, PLR0911 - a line per type
         """The value in plain JSON types, for the encoder that knows big integers.
 
         Raises:
