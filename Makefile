@@ -51,7 +51,7 @@ $(STUBS_INSTALLED): scripts/requirements-stubs.lock | $(INSTALLED)
 	@touch $@
 
 .PHONY: test
-test: install lint types stubs-check ## every check: format, lint, types, import contracts, stubs, tests
+test: install lint types stubs-check docs-check ## every check: format, lint, types, import contracts, stubs, tests
 	@echo "test: pytest"
 	@$(BIN)/pytest -n auto
 
@@ -82,6 +82,15 @@ stubs: $(STUBS_INSTALLED) ## generate the gRPC stubs from proto/
 stubs-check: $(STUBS_INSTALLED) ## check that the gRPC stubs are what proto/ gives
 	@echo "stubs: compare with proto/"
 	@$(STUBS_VENV)/bin/python scripts/generate_stubs.py --check
+
+.PHONY: docs
+docs: install ## write docs/settings.md from the settings table
+	@$(BIN)/python scripts/generate_settings_doc.py
+
+.PHONY: docs-check
+docs-check: install ## check that docs/settings.md is what the settings table gives
+	@echo "docs: compare with the settings table"
+	@$(BIN)/python scripts/generate_settings_doc.py --check
 
 .PHONY: test-versions
 test-versions: install ## run the tests on the other Pythons found on PATH (TEST_VERSIONS)

@@ -184,6 +184,7 @@ class Dispatcher:
         Raises:
             BaseException: Whatever the tool raises, and what is wrong with the call.
         """
+        call_fields.set(call.fields)
         if self.draining:
             msg = "this worker is shutting down"
             raise Unavailable(msg, retry_after=1.0)
@@ -195,7 +196,7 @@ class Dispatcher:
         arguments = call.arguments = decode_arguments(request)
         if tool.owner.state is not AdapterState.READY:
             await self._adapter_ready(tool.owner, call.deadline)
-        session_id = _session_id(request, arguments)
+        session_id = call.fields["session_id"] = _session_id(request, arguments)
         given = {k: v for k, v in arguments.items() if k not in RUNTIME_ARGUMENTS}
         bound = tool.signature.bind(given)
         session = call.session = self._store.enter(session_id)
@@ -211,13 +212,6 @@ class Dispatcher:
         self._idle.clear()
         self._events.emit("tool.execution.start", _ONE, call.event_metadata(), call.correlation_id)
         current_call.set(context)
-        call_fields.set(
-            {
-                "tool": request.tool_name,
-                "session_id": session_id,
-                "correlation_id": call.correlation_id,
-            }
-        )
         if tool.signature.context_parameter is not None:
             bound[tool.signature.context_parameter] = context
         if tool.streams:
@@ -342,7 +336,6 @@ class Dispatcher:
         failure = call.failure = describe(error, site, classification)
         logger().info(
             "call failed",
-            tool=request.tool_name,
             type=failure.type,
             code=failure.code,
             message=failure.message,
@@ -376,6 +369,7 @@ class _Call:
         "correlation_id",
         "deadline",
         "failure",
+        "fields",
         "request",
         "session",
         "tool",
@@ -390,6 +384,12 @@ class _Call:
         self.correlation_id = (
             correlation_id or request.metadata.get("correlation_id") or uuid.uuid4().hex
         )
+        self.fields = {
+            "tool": request.tool_name,
+            "session_id": request.session_id,
+            "correlation_id": self.correlation_id,
+        }
+        """What each log line of the call carries."""
         self.arguments: dict[str, Any] = {}
         self.tool: Tool | None = None
         self.session: Session | None = None
