@@ -6,8 +6,10 @@ import asyncio
 import os
 import platform
 import threading
-from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final, Self
+
+import grpc
+from google import protobuf
 
 from snakepit_worker import __version__
 from snakepit_worker.bridge.health import Health
@@ -109,6 +111,8 @@ class Worker:
             )
             port = self._loop.run(self._serve())
         except BaseException:
+            if self._host is not None:
+                self._loop.run(self._host.close())
             self._loop.close(_CLOSE_TIME)
             raise
         if self._owns_main:
@@ -142,7 +146,6 @@ class Worker:
         try:
             await self._host.wait(self.settings.host_attempts)
         except Unavailable as error:
-            await self._host.close()
             raise StartError(str(error)) from None
 
     async def _serve(self) -> int:
@@ -168,10 +171,10 @@ class Worker:
         self._lifespans = Lifespans(
             self._registry.adapters.values(), self._main, self._adapter_changed
         )
-        port = await self._server.start(settings.port)
-        await self._health.serving()
         self._own(self._lifespans.enter())
         self._own(self._sweep())
+        port = await self._server.start(settings.port)
+        await self._health.serving()
         return port
 
     def _authority(self) -> SessionAuthority:
@@ -266,7 +269,7 @@ class Worker:
             "values": self.settings.values,
             "host": self.settings.elixir_address,
             "python": platform.python_version(),
-            "packages": {name: metadata.version(name) for name in ("grpcio", "protobuf")},
+            "packages": {"grpcio": grpc.__version__, "protobuf": protobuf.__version__},
             "adapters": {
                 name: {
                     "state": loaded.state.value,

@@ -7,6 +7,7 @@ main thread in a C call, does not keep the bridge from answering.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -53,8 +54,9 @@ class LoopThread:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout)
 
     def call_soon(self, callback: Callable[[], object]) -> None:
-        """Run a callback on the loop, soon; from any thread."""
-        self._loop.call_soon_threadsafe(callback)
+        """Run a callback on the loop, soon; from any thread.  Does nothing after ``close``."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(callback)
 
     def close(self, timeout: float) -> None:
         """Stop the loop, cancel what still runs on it, and wait for its thread.

@@ -60,6 +60,8 @@ class Process:
         if settings.process_group:
             self._group.lead()
         signals = Signals(self._signalled)
+        if settings.elixir_address is not None and settings.heartbeat_dependent:
+            watch_parent(self._orphaned)
         main_thread = MainThread(after_each=signals.install)
         # grpc and all that needs it come only now: from here on a signal ends the process at once.
         from snakepit_worker.runtime import Worker  # noqa: PLC0415
@@ -68,8 +70,6 @@ class Process:
             self._worker = Worker(settings, main_thread=main_thread, host_lost=self._stop)
             port = self._worker.start()
             self._serving = True
-            if settings.elixir_address is not None and settings.heartbeat_dependent:
-                watch_parent(self._orphaned)
             announce(port, settings.ready_file, self._stdout)
         except BaseException:
             self._group.end_members()
@@ -90,7 +90,11 @@ class Process:
 
     def _orphaned(self, reason: str) -> None:
         logger().error("orphaned; stopping", reason=reason)
-        self._stop()
+        if self._serving:
+            self._stop()
+        else:
+            self._close()
+            os._exit(1)
 
     def _stop(self) -> None:
         """Begin to stop; the process ends in bounded time whatever tools and closers do."""

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import deque
-from typing import Final
+from typing import Any, Final
 
 __all__ = ["LineStream", "StderrWriter"]
 
@@ -37,6 +37,8 @@ class StderrWriter:
         self._writing = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forked)
 
     def write(self, text: str) -> None:
         """Queue text; drop it when the reader does not keep up."""
@@ -72,6 +74,12 @@ class StderrWriter:
                 self._changed.wait(left)
         return True
 
+    def _forked(self) -> None:
+        """A forked child has neither our thread nor whoever held the lock."""
+        self._changed = threading.Condition()
+        self._thread = None
+        self._writing = False
+
     def _run(self) -> None:
         while True:
             with self._changed:
@@ -98,6 +106,20 @@ class StderrWriter:
                 return
 
 
+class _Bytes(io.RawIOBase):
+    """The binary side of a `LineStream`."""
+
+    def __init__(self, stream: LineStream) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:  # noqa: ANN401 - any buffer
+        return self._stream.write(bytes(data).decode("utf-8", "replace"))
+
+
 class LineStream(io.TextIOBase):
     """A text stream over a `StderrWriter`, in place of ``sys.stdout`` and ``sys.stderr``.
 
@@ -116,6 +138,11 @@ class LineStream(io.TextIOBase):
     def writable(self) -> bool:
         """True."""
         return True
+
+    @property
+    def buffer(self) -> io.RawIOBase:
+        """The same for bytes."""
+        return _Bytes(self)
 
     def fileno(self) -> int:
         """The descriptor of stderr, for libraries that write to it themselves."""

@@ -103,6 +103,7 @@ class Registry:
     def __init__(self, adapters: Iterable[Adapter]) -> None:
         self.adapters: dict[str, LoadedAdapter] = {}
         self._tools: dict[str, Tool] = {}
+        self._described: list[dict[str, Any]] | None = None
         for adapter in adapters:
             self._add(adapter)
 
@@ -127,7 +128,9 @@ class Registry:
 
     def describe(self) -> list[dict[str, Any]]:
         """All tools as JSON values, by name."""
-        return [self._tools[name].describe() for name in sorted(self._tools)]
+        if self._described is None:
+            self._described = [self._tools[name].describe() for name in sorted(self._tools)]
+        return self._described
 
     def _add(self, adapter: Adapter) -> None:
         owner = type(adapter).__name__

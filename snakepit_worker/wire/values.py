@@ -31,7 +31,6 @@ ValuesMode = Literal["exact", "compatible"]
 STRING_VALUE: Final = "type.googleapis.com/google.protobuf.StringValue"
 _RESULT: Final = "type.googleapis.com/snakepit."
 _decode_json = msgspec.json.Decoder().decode
-_FLOAT_WORDS: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _MAX_DEPTH: Final = 200
 """Nesting that the slow path follows; orjson itself stops at 254."""
 
@@ -235,7 +234,7 @@ def _tensor(value: object) -> object:
 
 
 _CONVERSIONS: Final[dict[str, Any]] = {
-    "float": lambda value: _FLOAT_WORDS.get(value) if value in _FLOAT_WORDS else float(value),
+    "float": float,  # which knows the words NaN, Infinity and -Infinity
     "integer": int,
     "tensor": _tensor,
 }
