@@ -28,13 +28,18 @@ help: ## list the targets
 install: $(INSTALLED) ## create .venv with the locked packages and the project, editable
 	@:
 
-$(INSTALLED): pyproject.toml requirements.lock
+# Apart from the rest, because `make lock` has to work when the lock lacks something.
+$(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$(PYTHON) is not Python 3.11 or newer; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@echo "install: $(VENV)"
-	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
 	@awk '/^uv==/ { found = 1 } found { print } found && !/\\$$/ { exit }' requirements.lock >$(VENV)/uv.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement $(VENV)/uv.txt
+	@touch $@
+
+$(INSTALLED): pyproject.toml requirements.lock | $(UV)
+	@echo "install: packages"
 	@$(call install_into,$(VENV),--group dev)
 	@touch $@
 
@@ -115,7 +120,7 @@ demo: $(DEMO_INSTALLED) ## run the demo against a real small language model
 	@$(BIN)/python -m examples.demo
 
 .PHONY: lock
-lock: install ## resolve the newest versions into the lock files
+lock: $(UV) ## resolve the newest versions into the lock files
 	@$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command "make lock" \
 		--all-extras --group dev --group demo --output-file requirements.lock pyproject.toml

@@ -116,10 +116,9 @@ class Signature:
         return schema
 
     def returns(self) -> dict[str, Any]:
-        """JSON Schema of the result, empty where the hint does not say or cannot be told."""
+        """JSON Schema of the result, or of each item of a stream; empty where it cannot be told."""
         hint = self._returns
-        origin = typing.get_origin(hint)
-        if origin is not None and issubclass(origin, _ITERATORS):
+        if typing.get_origin(hint) in _STREAMS:
             hint = typing.get_args(hint)[0]
         try:
             return msgspec.json.schema(hint)
@@ -206,4 +205,11 @@ def _preview(value: object, path: str) -> str:
 _PLAIN: Final = (str, int, bool, bytes, dict, list)
 _NOTHING: Final = object()
 _EXPECTED: Final = re.compile(r"Expected (.+), got ")
-_ITERATORS: Final = (abc.Iterator, abc.Iterable, abc.AsyncIterator, abc.AsyncIterable)
+_STREAMS: Final = (
+    abc.Iterator,
+    abc.Iterable,
+    abc.Generator,
+    abc.AsyncIterator,
+    abc.AsyncIterable,
+    abc.AsyncGenerator,
+)

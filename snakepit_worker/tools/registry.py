@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from snakepit_worker.errors import NotFound, StartError
 from snakepit_worker.tools.api import INTERFACE_VERSION, MARK_ATTRIBUTE, RESERVED_NAMES, ToolMark
 from snakepit_worker.tools.binding import Signature
+from snakepit_worker.tools.describing import describe
 
 if TYPE_CHECKING:
     import asyncio
@@ -63,7 +64,6 @@ class Tool:
         name: Full name, ``<adapter>.<tool>``.
         function: The method, bound to its adapter.
         signature: How it is called.
-        description: Its docstring.
         runs_on: Where a plain function or generator runs.
         is_async: Whether it is a coroutine function or an async generator.
         streams: Whether it is a generator of either kind.
@@ -73,21 +73,10 @@ class Tool:
     name: str
     function: Callable[..., Any]
     signature: Signature
-    description: str
     runs_on: Literal["loop", "threads", "main"]
     is_async: bool
     streams: bool
     owner: LoadedAdapter
-
-    def describe(self) -> dict[str, Any]:
-        """The tool as JSON values, with the schemas of its arguments and its result."""
-        return {
-            "name": self.name,
-            "description": self.description,
-            "streams": self.streams,
-            "parameters": self.signature.schema(),
-            "returns": self.signature.returns(),
-        }
 
 
 class Registry:
@@ -129,7 +118,7 @@ class Registry:
     def describe(self) -> list[dict[str, Any]]:
         """All tools as JSON values, by name."""
         if self._described is None:
-            self._described = [self._tools[name].describe() for name in sorted(self._tools)]
+            self._described = [describe(self._tools[name]) for name in sorted(self._tools)]
         return self._described
 
     def _add(self, adapter: Adapter) -> None:
@@ -183,7 +172,6 @@ def _tool(owner: LoadedAdapter, function: Callable[..., Any], mark: ToolMark) ->
         name=name,
         function=function,
         signature=Signature(function, name),
-        description=inspect.getdoc(function) or "",
         runs_on="loop" if is_async else "main" if mark.main_thread else "threads",
         is_async=is_async,
         streams=inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function),

@@ -44,7 +44,7 @@ class WorkerTools(Adapter):
         return self._stats()
 
     @tool
-    async def tools(self, adapter: str | None = None) -> list[dict[str, Any]]:
+    def tools(self, adapter: str | None = None) -> list[dict[str, Any]]:
         """The tools of one adapter or of all, with JSON Schemas."""
         prefix = f"{adapter}." if adapter else ""
         return [described for described in self._tools() if described["name"].startswith(prefix)]
