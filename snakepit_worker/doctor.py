@@ -128,11 +128,11 @@ def _readiness(ready_file: str | None) -> str:
 def _host(address: str) -> str:
     import grpc  # noqa: PLC0415 - see _stubs
 
+    from snakepit_worker.wire.convention import CHANNEL_OPTIONS  # noqa: PLC0415
     from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb  # noqa: PLC0415
     from snakepit_worker.wire.generated.snakepit_bridge_pb2_grpc import (  # noqa: PLC0415
         BridgeServiceStub,
     )
-    from snakepit_worker.wire.limits import CHANNEL_OPTIONS  # noqa: PLC0415
 
     with grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
         try:

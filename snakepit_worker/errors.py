@@ -23,6 +23,10 @@ Unimplemented         UNIMPLEMENTED        validation     no         NotImplemen
 FrameworkError        INTERNAL             framework      no         RuntimeError
 ProviderError         UNAVAILABLE          provider       yes        RuntimeError
 CallbackError         ABORTED              callback       no         RuntimeError
+  ElixirToolError     ABORTED              callback       no         RuntimeError
+  ElixirToolNotFound  NOT_FOUND            callback       no         KeyError
+  ElixirToolRefused   INVALID_ARGUMENT     callback       no         ValueError
+HostUnavailable       UNAVAILABLE          unavailable    yes        RuntimeError
 SerializationError    INVALID_ARGUMENT     serialization  no         TypeError
 ====================  ===================  =============  =========  ======================
 
@@ -44,8 +48,12 @@ __all__ = [
     "Code",
     "Conflict",
     "DeadlineExceeded",
+    "ElixirToolError",
+    "ElixirToolNotFound",
+    "ElixirToolRefused",
     "FailedPrecondition",
     "FrameworkError",
+    "HostUnavailable",
     "InvalidArgument",
     "NotFound",
     "PermissionDenied",
@@ -248,8 +256,41 @@ class ProviderError(WorkerError):
 class CallbackError(WorkerError):
     """A call from a tool to the Elixir side failed."""
 
-    code = "ABORTED"
+    code: Code = "ABORTED"
     category = "callback"
+
+
+class ElixirToolError(CallbackError):
+    """An Elixir tool failed.
+
+    Args:
+        message: What the host said, with the tool's name.
+        tool: Name of the tool.
+        reason: The host's own text.
+    """
+
+    def __init__(self, message: str, *, tool: str, reason: str) -> None:
+        super().__init__(message, details={"tool": tool, "reason": reason})
+        self.tool = tool
+        self.reason = reason
+
+
+class ElixirToolNotFound(ElixirToolError):
+    """The host has no such tool for the call's sessions."""
+
+    code = "NOT_FOUND"
+    elixir_name = "KeyError"
+
+
+class ElixirToolRefused(ElixirToolError):
+    """The host could not read a parameter."""
+
+    code = "INVALID_ARGUMENT"
+    elixir_name = "ValueError"
+
+
+class HostUnavailable(Unavailable):
+    """The host does not answer, or this worker has none."""
 
 
 class SerializationError(WorkerError):

@@ -8,10 +8,10 @@ import grpc.aio
 
 from snakepit_worker.bridge.reflection import LazyReflection
 from snakepit_worker.errors import StartError
+from snakepit_worker.wire.convention import SERVER_OPTIONS
 from snakepit_worker.wire.generated.snakepit_bridge_pb2_grpc import (
     add_BridgeServiceServicer_to_server,
 )
-from snakepit_worker.wire.limits import SERVER_OPTIONS
 
 if TYPE_CHECKING:
     from snakepit_worker.bridge.health import Health

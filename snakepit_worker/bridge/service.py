@@ -11,6 +11,7 @@ import grpc.aio
 
 from snakepit_worker.deadline import Deadline
 from snakepit_worker.errors import WorkerError
+from snakepit_worker.wire.convention import CORRELATION_HEADER
 from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 from snakepit_worker.wire.generated.snakepit_bridge_pb2_grpc import BridgeServiceServicer
 
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
     Context = grpc.aio.ServicerContext[Any, Any]
 
-__all__ = ["CORRELATION_HEADER", "BridgeService"]
-
-CORRELATION_HEADER = "x-snakepit-correlation-id"
+__all__ = ["BridgeService"]
 
 
 class BridgeService(BridgeServiceServicer):

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 import grpc.aio
 
 from snakepit_worker.errors import Unavailable
+from snakepit_worker.wire.convention import CHANNEL_OPTIONS, CORRELATION_HEADER
 from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 from snakepit_worker.wire.generated.snakepit_bridge_pb2_grpc import BridgeServiceStub
-from snakepit_worker.wire.limits import CHANNEL_OPTIONS
 
 if TYPE_CHECKING:
     from snakepit_worker.wire.generated.snakepit_bridge_pb2_grpc import BridgeServiceAsyncStub
@@ -113,6 +113,58 @@ class HostClient:
         """
         return await self._stub.GetSession(request, timeout=_CALL_TIMEOUT)
 
+    async def exposed_tools(
+        self,
+        request: pb.GetExposedElixirToolsRequest,
+        *,
+        timeout: float,  # noqa: ASYNC109
+        correlation_id: str = "",
+    ) -> pb.GetExposedElixirToolsResponse:
+        """The Elixir tools of one session.
+
+        Args:
+            request: Names the session.
+            timeout: Seconds.
+            correlation_id: Of the call that asks.
+
+        Raises:
+            grpc.aio.AioRpcError: When the host does not answer.
+        """
+        headers = _headers(correlation_id)
+        return await self._stub.GetExposedElixirTools(request, timeout=timeout, metadata=headers)
+
+    async def execute_elixir_tool(
+        self,
+        request: pb.ExecuteElixirToolRequest,
+        *,
+        timeout: float,  # noqa: ASYNC109
+        correlation_id: str = "",
+    ) -> pb.ExecuteElixirToolResponse:
+        """Run an Elixir tool.
+
+        Args:
+            request: Names session, tool and parameters.
+            timeout: Seconds.
+            correlation_id: Of the call that asks.
+
+        Raises:
+            grpc.aio.AioRpcError: When the host does not answer, or the tool ends its process.
+        """
+        headers = _headers(correlation_id)
+        return await self._stub.ExecuteElixirTool(request, timeout=timeout, metadata=headers)
+
+    async def register_tools(self, request: pb.RegisterToolsRequest) -> pb.RegisterToolsResponse:
+        """Tell the host which tools this worker has.
+
+        Raises:
+            grpc.aio.AioRpcError: When the host does not answer.
+        """
+        return await self._stub.RegisterTools(request, timeout=_CALL_TIMEOUT)
+
     async def close(self) -> None:
         """Close the connection."""
         await self._channel.close()
+
+
+def _headers(correlation_id: str) -> tuple[tuple[str, str | bytes], ...]:
+    return ((CORRELATION_HEADER, correlation_id),) if correlation_id else ()

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import grpc
 
+from snakepit_worker.wire.convention import CHANNEL_OPTIONS, CORRELATION_HEADER
 from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 from snakepit_worker.wire.generated.snakepit_bridge_pb2_grpc import BridgeServiceStub
-from snakepit_worker.wire.limits import CHANNEL_OPTIONS
 from snakepit_worker.wire.values import to_any
 
 if TYPE_CHECKING:
@@ -196,4 +196,4 @@ def decode_chunk(chunk: pb.ToolChunk) -> dict[str, Any]:
 
 
 def _headers(request: pb.ExecuteToolRequest) -> tuple[tuple[str, str | bytes], ...]:
-    return (("x-snakepit-correlation-id", request.metadata["correlation_id"]),)
+    return ((CORRELATION_HEADER, request.metadata["correlation_id"]),)

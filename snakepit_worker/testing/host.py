@@ -13,12 +13,12 @@ import grpc
 
 from snakepit_worker import launch
 from snakepit_worker.testing.connection import Connection
+from snakepit_worker.wire.convention import SERVER_OPTIONS
 from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 from snakepit_worker.wire.generated.snakepit_bridge_pb2_grpc import (
     BridgeServiceServicer,
     add_BridgeServiceServicer_to_server,
 )
-from snakepit_worker.wire.limits import SERVER_OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,13 +1,15 @@
-"""Limits that both ends of the wire agree on (interop 2.4)."""
+"""What both ends of the wire agree on beside messages: limits and headers (interop 2.4, 2.6)."""
 
 from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["CHANNEL_OPTIONS", "MAX_MESSAGE_BYTES", "SERVER_OPTIONS"]
+__all__ = ["CHANNEL_OPTIONS", "CORRELATION_HEADER", "MAX_MESSAGE_BYTES", "SERVER_OPTIONS"]
 
 MAX_MESSAGE_BYTES: Final = 104_857_600
 """100 MiB for one message, in either direction."""
+
+CORRELATION_HEADER: Final = "x-snakepit-correlation-id"
 
 CHANNEL_OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
