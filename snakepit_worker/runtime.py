@@ -163,6 +163,7 @@ class Worker:
             self._threads,
             self._main,
             self._events,
+            self._host,
             Rules(settings.adapter_timeout_ms / 1000, settings.thread_sensitive),
         )
         self._health = Health()

@@ -24,6 +24,7 @@ from snakepit_worker.errors import (
     Unavailable,
     Violation,
 )
+from snakepit_worker.host.elixir_tools import ElixirTools
 from snakepit_worker.telemetry.logging import call_fields, logger
 from snakepit_worker.tools.binding import RUNTIME_ARGUMENTS
 from snakepit_worker.tools.context import CallContext, current_call
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from snakepit_worker.calls.threads import Runner
     from snakepit_worker.deadline import Deadline
+    from snakepit_worker.host.client import HostClient
     from snakepit_worker.sessions import Session, SessionStore
     from snakepit_worker.telemetry.events import Events
     from snakepit_worker.tools.registry import LoadedAdapter, Registry, Tool
@@ -73,6 +75,7 @@ class Dispatcher:
         threads: Where synchronous tools run.
         main: Where tools run that need the main thread.
         events: Told of the begin and the end of every call.
+        host: Where Elixir tools are called, if there is a host.
         rules: How calls are treated.
     """
 
@@ -84,6 +87,7 @@ class Dispatcher:
         threads: Runner,
         main: Runner,
         events: Events,
+        host: HostClient | None,
         rules: Rules,
     ) -> None:
         self._registry = registry
@@ -92,6 +96,7 @@ class Dispatcher:
         self._threads = threads
         self._main = main
         self._events = events
+        self._elixir = partial(ElixirTools, host)
         self._rules = rules
         self._run_sync = partial(executors.run, threads)
         self._running: set[CallContext] = set()
@@ -203,10 +208,12 @@ class Dispatcher:
         context = call.context = CallContext(
             request.tool_name,
             session,
+            request.session_id,
             call.correlation_id,
             call.deadline,
             request.metadata,
             self._run_sync,
+            self._elixir,
         )
         self._running.add(context)
         self._idle.clear()

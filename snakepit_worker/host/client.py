@@ -33,6 +33,8 @@ class HostClient:
 
     def __init__(self, address: str) -> None:
         self.address = address
+        self.loop = asyncio.get_running_loop()
+        """Where the connection lives; other threads hand their calls over to it."""
         self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
         self._stub: BridgeServiceAsyncStub = BridgeServiceStub(self._channel)
 

@@ -7,8 +7,9 @@ caller's own is asked first.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import grpc
 import grpc.aio
@@ -27,12 +28,14 @@ from snakepit_worker.wire.results import Binary
 from snakepit_worker.wire.values import decode, to_any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Coroutine, Mapping, Sequence
 
     from snakepit_worker.deadline import Deadline
     from snakepit_worker.host.client import HostClient
 
 __all__ = ["ElixirTool", "ElixirTools"]
+
+T = TypeVar("T")
 
 _UNKNOWN_SESSION: Final = "not_found"
 _INVALID_PARAMETER: Final = "Invalid parameter "
@@ -135,6 +138,40 @@ class ElixirTools:
                 break
         raise _tool_error(name, reason)
 
+    def list_blocking(self) -> dict[str, ElixirTool]:
+        """The same as ``list``, for synchronous tools.
+
+        Raises:
+            WorkerError: As ``list``.
+            RuntimeError: On the event loop, which must not wait.
+        """
+        return self._wait(self.list())
+
+    def call_blocking(self, name: str, arguments: Mapping[str, object]) -> Any:  # noqa: ANN401
+        """The same as ``call``, for synchronous tools and threads that they start.
+
+        Args:
+            name: As for ``call``.
+            arguments: As for ``call``.
+
+        Raises:
+            WorkerError: As ``call``.
+            RuntimeError: On the event loop, which must not wait.
+        """
+        return self._wait(self.call(name, arguments))
+
+    def _wait(self, call: Coroutine[Any, Any, T]) -> T:
+        try:
+            loop = self._reachable().loop
+            if _running_loop() is loop:
+                msg = "this would block the event loop; await the call instead"
+                raise RuntimeError(msg)
+        except BaseException:
+            call.close()
+            raise
+        # No time limit here: every request to the host has one.
+        return asyncio.run_coroutine_threadsafe(call, loop).result()
+
     def _reachable(self) -> HostClient:
         if self._host is None:
             msg = "this worker has no host; Elixir tools need --elixir-address"
@@ -146,6 +183,13 @@ class ElixirTools:
             "timeout": self._deadline.bound(_CALL_TIMEOUT),
             "correlation_id": self._correlation_id,
         }
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _tool(spec: pb.ToolSpec, session_id: str) -> ElixirTool:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 from snakepit_worker.errors import Cancelled, DeadlineExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from snakepit_worker.deadline import Deadline
+    from snakepit_worker.host.elixir_tools import ElixirTools
     from snakepit_worker.sessions import Session
 
 __all__ = ["CallContext", "RunSync", "current_call"]
@@ -34,6 +35,7 @@ class CallContext:
     Attributes:
         tool: Name that the caller used.
         session: The caller's session.
+        worker_session_id: Session id of the request, the only one that the host knows for sure.
         correlation_id: Joins the log lines of both sides.
         deadline: When the caller stops waiting.
         metadata: What the caller sent beside the arguments; text only.
@@ -41,30 +43,42 @@ class CallContext:
 
     __slots__ = (
         "_cancelled",
+        "_elixir",
         "_run_sync",
         "correlation_id",
         "deadline",
         "metadata",
         "session",
         "tool",
+        "worker_session_id",
     )
 
     def __init__(  # noqa: PLR0913, PLR0917 - the facts of a call; only the dispatcher builds one
         self,
         tool: str,
         session: Session,
+        worker_session_id: str,
         correlation_id: str,
         deadline: Deadline,
         metadata: Mapping[str, str],
         run_sync: RunSync,
+        elixir: Callable[[Sequence[str], Deadline, str], ElixirTools],
     ) -> None:
         self.tool = tool
         self.session = session
+        self.worker_session_id = worker_session_id
         self.correlation_id = correlation_id
         self.deadline = deadline
         self.metadata = metadata
         self._run_sync = run_sync
+        self._elixir = elixir
         self._cancelled = False
+
+    @property
+    def elixir(self) -> ElixirTools:
+        """The Elixir tools that this call can reach."""
+        sessions = (self.session.id, self.worker_session_id)
+        return self._elixir(sessions, self.deadline, self.correlation_id)
 
     @property
     def cancelled(self) -> bool:
