@@ -6,6 +6,7 @@ requests with a real language model.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from contextlib import ExitStack, closing, contextmanager
@@ -31,6 +32,17 @@ QUESTIONS: Final = (
     "What is the capital of Japan?",
     "What is the capital of Italy?",
 )
+DEMOS: Final = [
+    {
+        "question": "What is the capital of Spain?",
+        "answer": "The capital of Spain is Madrid.",
+    },
+    {
+        "question": "Who painted the Mona Lisa?",
+        "answer": "Leonardo da Vinci painted the Mona Lisa.",
+    },
+]
+"""Worked examples, without which so small a model copies the template instead of filling it."""
 STREAMED: Final = "What is the largest ocean on Earth?"
 ANSWER_TIMEOUT: Final = 120.0
 """Seconds for one answer: the model is small, but so may the machine be."""
@@ -43,9 +55,11 @@ class Demo:
     Args:
         console: Where they are shown.
         progress: The bar that counts them.
+        scripted: Whether a script answers instead of a model.
     """
 
-    def __init__(self, console: Console, progress: Progress) -> None:
+    def __init__(self, console: Console, progress: Progress, *, scripted: bool) -> None:
+        self._scripted = scripted
         self._console = console
         self._progress = progress
         self._bar = progress.add_task("", total=STEPS)
@@ -54,7 +68,9 @@ class Demo:
         """All of them, in order."""
         with ExitStack() as running:
             with self._step("A language model on this machine") as note:
-                model = running.enter_context(closing(start_model_server(note)))
+                model = running.enter_context(
+                    closing(start_model_server(note, scripted=self._scripted))
+                )
                 note(_which(model))
             with self._step("A worker, started the way the Elixir pool does it") as note:
                 host = running.enter_context(StandInHost())
@@ -102,7 +118,11 @@ class Demo:
             )
             created = connection.call(
                 "dspy.predict",
-                {"signature": "question -> answer", "instructions": "Answer in one sentence."},
+                {
+                    "signature": "question -> answer",
+                    "instructions": "Answer in one sentence.",
+                    "demos": DEMOS,
+                },
             )
             note(f"handle {created['handle']}")
             return str(created["handle"])
@@ -178,6 +198,9 @@ def _names(arguments: dict[str, Any], most: int) -> str:
 
 def main() -> int:
     """Run the demo; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m examples.demo", description="Run the demo.")
+    parser.add_argument("--scripted", action="store_true", help="do without a real model")
+    scripted = parser.parse_args().scripted
     console = Console(highlight=False)
     columns = (
         TextColumn("{task.description}"),
@@ -187,7 +210,7 @@ def main() -> int:
     )
     begun = time.perf_counter()
     with Progress(*columns, console=console, transient=True) as progress:
-        Demo(console, progress).run()
+        Demo(console, progress, scripted=scripted).run()
     console.print(f"\nDone in {time.perf_counter() - begun:.1f} s.")
     return 0
 

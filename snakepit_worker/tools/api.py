@@ -55,7 +55,8 @@ class Adapter:
 
         Returns:
             A failure with code, retry hint and details, or ``None`` where nothing is known.  It
-            is never raised: the caller sees these facts under the exception's own class and text.
+            is never raised: the caller sees its facts under the exception's own class name, and
+            its text, or the exception's own where that is empty.
         """
         del error
         return None

@@ -14,6 +14,7 @@ import msgspec
 
 from snakepit_worker.errors import InvalidArgument, StartError, Violation
 from snakepit_worker.tools.context import CallContext
+from snakepit_worker.wire.redaction import is_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -185,7 +186,9 @@ def _violation(name: str, value: object, error: msgspec.ValidationError) -> Viol
     if text.startswith("Invalid enum value"):
         text = "expected one of the values that the schema lists"
     text = text[:1].lower() + text[1:]
-    if ", got " not in text:
+    if is_secret(name):
+        text = text.partition(", got ")[0]
+    elif ", got " not in text:
         text += f", got {_preview(value, path)}"
     elif not path:
         text += f" ({_preview(value, path)})"

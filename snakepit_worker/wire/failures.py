@@ -162,14 +162,14 @@ def describe(
     Args:
         error: What a tool, or the way to it, raised.
         site: The call.
-        classification: What the adapter says about an exception of its framework.  Its facts are
-            used; the class name and the text stay those of ``error``.
+        classification: What the adapter says about an exception of its framework.  Its facts and
+            its text are used; the class name stays that of ``error``.
     """
     known = error if isinstance(error, WorkerError) else classification
     facts = known or WorkerError("")
     return Failure(
         type=error.elixir_name if isinstance(error, WorkerError) else type(error).__name__,
-        message=redact(_text(error)[:_MESSAGE_LIMIT]),
+        message=redact(_text(facts if str(facts) else error)[:_MESSAGE_LIMIT]),
         code=facts.code,
         category=facts.category,
         retryable=facts.retryable,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["REDACTED", "redact"]
+__all__ = ["REDACTED", "is_secret", "redact"]
 
 REDACTED: Final = "[REDACTED]"
 
@@ -27,6 +27,20 @@ _PATTERNS: Final = (
     ),
     (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^/\s:@]*:)[^/\s@]+(?=@)"), rf"\g<1>{REDACTED}"),
 )
+
+
+_SECRET_NAME: Final = re.compile(
+    r"(?i)(?:^|[_.-])(?:key|api_?key|token|secret|password|passwd|credentials?|authorization)$"
+)
+
+
+def is_secret(name: str) -> bool:
+    """Whether what goes by this name should never be shown.
+
+    Args:
+        name: Of an argument or a field, such as ``api_key``.
+    """
+    return _SECRET_NAME.search(name) is not None
 
 
 def redact(text: str) -> str:

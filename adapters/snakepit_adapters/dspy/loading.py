@@ -1,0 +1,89 @@
+"""Getting DSPy into the process: its environment, its import, and what it would import later."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+
+    from snakepit_adapters.dspy.arguments import LMSettings
+    from snakepit_adapters.dspy.language_models import LanguageModel
+    from snakepit_adapters.dspy.programs import Program, Request
+    from snakepit_worker.errors import WorkerError
+
+__all__ = ["Framework", "loaded"]
+
+_CACHED_ANSWERS: Final = 1000
+"""Entries of DSPy's cache in memory, for programs that turn it on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Framework:
+    """What the tools need of the modules that import DSPy.
+
+    Attributes:
+        configure: Makes a language model from settings.
+        program: Makes a program.
+        stream: The events of a request.
+        classify: What an exception means.
+    """
+
+    configure: Callable[[LMSettings], LanguageModel]
+    program: type[Program]
+    stream: Callable[[Request], AsyncGenerator[dict[str, object], None]]
+    classify: Callable[[BaseException], WorkerError | None]
+
+
+@contextmanager
+def loaded() -> Iterator[Framework]:
+    """DSPy, imported and warm; its private folder is removed at the end.
+
+    Raises:
+        ImportError: When DSPy is not installed.
+    """
+    with tempfile.TemporaryDirectory(prefix="snakepit-dspy-") as folder:
+        private = {
+            # Prices of models come from the package instead of from the network.
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            # By default all processes of a user share one folder, in which values are pickled.
+            "DSPY_CACHEDIR": folder,
+        }
+        with _environment(private):
+            yield _load()
+
+
+@contextmanager
+def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
+    """Variables that are set where nobody set them, and unset afterwards."""
+    added = {name: value for name, value in defaults.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _load() -> Framework:
+    # Here, and nowhere else, the framework is imported: it takes more than a second.
+    import dspy  # noqa: PLC0415
+
+    from snakepit_adapters.dspy.failures import classify  # noqa: PLC0415
+    from snakepit_adapters.dspy.language_models import LanguageModel  # noqa: PLC0415
+    from snakepit_adapters.dspy.programs import Program  # noqa: PLC0415
+    from snakepit_adapters.dspy.streaming import stream  # noqa: PLC0415
+    from snakepit_adapters.dspy.warming import warm_up  # noqa: PLC0415
+
+    dspy.configure_cache(enable_disk_cache=False, memory_max_entries=_CACHED_ANSWERS)
+    # DSPy's own handler writes to stderr, past the worker's log.
+    logger = logging.getLogger("dspy")
+    logger.handlers.clear()
+    logger.propagate = True
+    warm_up()
+    return Framework(LanguageModel.configure, Program, stream, classify)
