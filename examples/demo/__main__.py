@@ -68,9 +68,8 @@ class Demo:
         """All of them, in order."""
         with ExitStack() as running:
             with self._step("A language model on this machine") as note:
-                model = running.enter_context(
-                    closing(start_model_server(note, scripted=self._scripted))
-                )
+                model = start_model_server(note, scripted=self._scripted)
+                running.enter_context(closing(model))
                 note(_which(model))
             with self._step("A worker, started the way the Elixir pool does it") as note:
                 host = running.enter_context(StandInHost())

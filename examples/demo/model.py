@@ -144,9 +144,10 @@ class LocalModelServer:
         limit = threading.Timer(_START_SECONDS, self._process.kill)
         limit.start()
         try:
-            address = self._process.stdout.readline() if self._process.stdout else b""
-            while self._process.poll() is None:
-                if _answers(url := address.decode().strip()):
+            line = self._process.stdout.readline() if self._process.stdout else b""
+            # An empty line is the end of its output: it stops without having said an address.
+            while (url := line.decode().strip()) and self._process.poll() is None:
+                if _answers(url):
                     return url
                 time.sleep(0.05)
         finally:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import pytest
-from snakepit_adapters.dspy import DspyAdapter
 
 from examples.demo.scripted_model import (
     ChatRequest,
@@ -17,6 +16,7 @@ from examples.demo.scripted_model import (
     ScriptedModelServer,
     shape,
 )
+from snakepit_adapters.dspy import DspyAdapter
 from snakepit_worker.runtime import Worker
 from snakepit_worker.settings import Settings
 from snakepit_worker.testing import Connection, ToolFailure

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dspy
 import pytest
 from dspy import lm15
+
 from snakepit_adapters.dspy.arguments import LMSettings
 from snakepit_adapters.dspy.language_models import LanguageModel
 from snakepit_adapters.dspy.loading import loaded

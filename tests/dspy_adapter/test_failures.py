@@ -5,8 +5,8 @@ from typing import Any
 
 import dspy
 import pytest
-from snakepit_adapters.dspy.failures import classify, without
 
+from snakepit_adapters.dspy.failures import classify, without
 from snakepit_worker.errors import (
     DeadlineExceeded,
     FailedPrecondition,

@@ -11,12 +11,12 @@ import dspy
 import pytest
 from dspy import lm15
 from dspy.clients.engines.lm15_engine import LM15Engine
+
+from examples.demo.scripted_model import Facts, ScriptedModelServer
 from snakepit_adapters.dspy.arguments import LMSettings
 from snakepit_adapters.dspy.language_models import PROVIDERS, LanguageModel
 from snakepit_adapters.dspy.programs import Program
 from snakepit_adapters.dspy.signatures import read_signature
-
-from examples.demo.scripted_model import Facts, ScriptedModelServer
 from snakepit_worker.errors import InvalidArgument
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import dspy
 import pytest
+
 from snakepit_adapters.dspy.arguments import Generation
 from snakepit_adapters.dspy.programs import Program
 from snakepit_adapters.dspy.signatures import read_signature
-
 from snakepit_worker.errors import InvalidArgument
 
 if TYPE_CHECKING:

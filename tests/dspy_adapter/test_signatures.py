@@ -8,10 +8,10 @@ from typing import Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from snakepit_adapters.dspy.arguments import FieldSpec, SignatureSpec
 from snakepit_adapters.dspy.signatures import read_signature
 from snakepit_adapters.dspy.type_grammar import GrammarError, read_type
-
 from snakepit_worker.errors import InvalidArgument
 
 RESERVED = (

@@ -10,6 +10,7 @@ import dspy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from snakepit_adapters.dspy.programs import Program
 from snakepit_adapters.dspy.signatures import read_signature
 from snakepit_adapters.dspy.streaming import JsonFields, pumped, stream

@@ -113,7 +113,7 @@ def classify(error: BaseException) -> WorkerError | None:
 def _message(error: dspy.DSPyError) -> str:
     if isinstance(error, dspy.AdapterParseError):  # its own text quotes the model's whole answer
         return f"{error.adapter_name} found no complete set of output fields in the model's answer"
-    return error.message
+    return str(error.message)
 
 
 def _code(error: dspy.DSPyError, meaning: _Meaning) -> Code:
