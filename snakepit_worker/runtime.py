@@ -13,12 +13,12 @@ from google import protobuf
 
 from snakepit_worker import __version__
 from snakepit_worker.bridge.health import Health
-from snakepit_worker.bridge.loop import LoopThread
 from snakepit_worker.bridge.server import LOOPBACK, BridgeServer
 from snakepit_worker.bridge.service import BridgeService
 from snakepit_worker.bridge.sessions import HostSessions, StandaloneSessions
 from snakepit_worker.calls.dispatcher import Dispatcher, Rules
 from snakepit_worker.calls.lifespans import Lifespans
+from snakepit_worker.calls.loop import LoopThread
 from snakepit_worker.calls.threads import MainThread, ThreadPool
 from snakepit_worker.errors import StartError, Unavailable
 from snakepit_worker.host.client import HostClient
@@ -78,7 +78,7 @@ class Worker:
         self._main = main_thread or MainThread()
         self._owns_main = main_thread is None
         self._host_lost = host_lost or self.request_stop
-        self._loop = LoopThread()
+        self._loop = LoopThread("bridge")
         self._threads = ThreadPool(settings.max_workers)
         self._store = SessionStore(
             Limits(settings.max_sessions, settings.max_resources, settings.session_ttl_s)

@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 __all__ = ["Dispatcher", "Rules"]
 
 _TRUTHY: Final = frozenset(("1", "true", "t", "yes", "y", "on"))
+_ENDS_OF_ITERATION: Final = (StopIteration, StopAsyncIteration)
 _ONE: Final = {"count": 1}
-_ONE_CHUNK: Final = (dict, str, bytes, bytearray, memoryview)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +267,7 @@ class Dispatcher:
             async with aclosing(streams.from_thread(value, self._threads)) as items:
                 async for item in items:
                     yield item
-        elif isinstance(value, abc.Iterable) and not _is_one_chunk(value):
+        elif isinstance(value, abc.Iterable) and not streams.is_one_item(value):
             for item in value:
                 yield item
         else:
@@ -332,6 +332,8 @@ class Dispatcher:
                     call.context.cancel()
                 raise error
         self._failures += 1
+        if isinstance(error, RuntimeError) and isinstance(error.__cause__, _ENDS_OF_ITERATION):
+            error = error.__cause__  # Python does not let these out of a coroutine as they are
         request = call.request
         site = CallSite(request.tool_name, request.session_id, call.correlation_id, call.arguments)
         classification = None
@@ -431,8 +433,3 @@ def _session_id(request: ExecuteToolRequest, arguments: abc.Mapping[str, Any]) -
         msg = f"session_id: {text}"
         raise InvalidArgument(msg, violations=[Violation("session_id", text)])
     return named or request.session_id
-
-
-def _is_one_chunk(value: object) -> bool:
-    """Whether an iterable result is one payload rather than a sequence of items."""
-    return isinstance(value, _ONE_CHUNK) or hasattr(value, "__array__")

@@ -20,8 +20,8 @@ async def run(runner: Runner, function: Callable[[], T]) -> T:
     """The result of a blocking function that runs on one of the runner's threads.
 
     Context variables are carried over.  Whatever the function raises is raised here, also what
-    asyncio's futures cannot carry (``StopIteration``) or should not (``SystemExit``): those end up
-    in the failure of this call, not in the event loop.
+    should not reach an event loop (``SystemExit``); ``StopIteration``, which no coroutine can
+    raise, comes as the cause of a ``RuntimeError``.
 
     When the awaiting task is cancelled, a function that has not begun never does; one that has
     begun runs on and its result is dropped.

@@ -1,8 +1,9 @@
-"""Items that a thread produces, brought to the event loop in order and in bounded number."""
+"""Items that are produced elsewhere, brought to the event loop in order and in bounded number."""
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
@@ -10,122 +11,174 @@ from typing import TYPE_CHECKING, Any, Final
 from snakepit_worker.calls.executors import run
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterable, Iterator
 
     from snakepit_worker.calls.threads import Runner
 
-__all__ = ["from_thread"]
+__all__ = ["HandOff", "from_thread", "is_one_item"]
 
 _QUEUE_ITEMS: Final = 100
-"""Items between a producing thread and the reply (the reference's bound, interop 4.3)."""
+"""Items between a producer and the reply (the reference's bound, interop 4.3)."""
+_ONE_ITEM: Final = (dict, str, bytes, bytearray, memoryview)
 
 
 class _Gone(BaseException):
-    """Raised in the producing thread when nobody reads any more."""
+    """Raised where items are produced when nobody reads any more."""
 
 
-class _HandOff:
-    """A bounded queue from one thread to the event loop, which hands over in batches."""
+class HandOff:
+    """A bounded queue from a thread, or from another event loop, to this one.
+
+    Args:
+        loop: The reader's event loop.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._items: deque[Any] = deque()
-        self._reader: asyncio.Future[None] | None = None
+        self._arrived: asyncio.Future[None] | None = None
+        self._space: concurrent.futures.Future[None] | None = None
         self._ended = False
         self._abandoned = False
 
-    def check(self) -> None:
-        """Raise `_Gone` when the reader has left."""
-        if self._abandoned:
-            raise _Gone
-
     def put(self, item: object) -> None:
-        """Hand over one item; waits while the queue is full.
+        """Hand over one item, from a thread; waits while the queue is full.
 
         Raises:
             _Gone: When the reader has left.
         """
-        with self._changed:
-            while len(self._items) >= _QUEUE_ITEMS and not self._abandoned:
-                self._changed.wait()
-            if self._abandoned:
-                raise _Gone
-            self._items.append(item)
-            self._wake()
+        while (space := self._offer(item)) is not None:
+            space.result()
+
+    def pull(self, items: Iterator[Any]) -> None:
+        """Hand over all items of an iterator, from a thread, and close it.
+
+        Stops at its next item when the reader leaves.
+
+        Args:
+            items: A generator, mostly.
+        """
+        try:
+            while True:  # not `for`: the reader may have left before the first item is made
+                self._check()
+                self.put(next(items))
+        except (_Gone, StopIteration):
+            pass
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+
+    async def drain(self, items: AsyncIterable[Any]) -> None:
+        """Hand over all items of an asynchronous iterable, from another loop, and close it.
+
+        Args:
+            items: An asynchronous generator, mostly.
+        """
+        try:
+            async for item in items:
+                while (space := self._offer(item)) is not None:
+                    await asyncio.wrap_future(space)
+        except _Gone:
+            pass
+        finally:
+            close = getattr(items, "aclose", None)
+            if close is not None:
+                await close()
 
     def end(self) -> None:
         """Say that no item follows."""
-        with self._changed:
+        with self._lock:
             self._ended = True
-            self._wake()
+            self._wake_reader()
 
     def abandon(self) -> None:
         """Say that nobody reads any more; a waiting producer is released."""
-        with self._changed:
+        with self._lock:
             self._abandoned = True
             self._items.clear()
-            self._changed.notify_all()
+            self._make_space()
 
     async def batch(self) -> list[Any]:
         """All items that are there, at least one; empty at the end."""
-        with self._changed:
+        with self._lock:
             if not self._items and not self._ended:
-                self._reader = self._loop.create_future()
-            reader = self._reader
-        if reader is not None:
-            await reader
-        with self._changed:
+                self._arrived = self._loop.create_future()
+            arrived = self._arrived
+        if arrived is not None:
+            await arrived
+        with self._lock:
             items = list(self._items)
             self._items.clear()
-            self._changed.notify_all()
+            self._make_space()
         return items
 
-    def _wake(self) -> None:
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            self._loop.call_soon_threadsafe(_finish, reader)
+    def _offer(self, item: object) -> concurrent.futures.Future[None] | None:
+        """Take an item, or say what to wait for."""
+        with self._lock:
+            self._check()
+            if len(self._items) >= _QUEUE_ITEMS:
+                if self._space is None:
+                    self._space = concurrent.futures.Future()
+                return self._space
+            self._items.append(item)
+            self._wake_reader()
+            return None
+
+    def _check(self) -> None:
+        if self._abandoned:
+            raise _Gone
+
+    def _wake_reader(self) -> None:
+        arrived, self._arrived = self._arrived, None
+        if arrived is not None:
+            self._loop.call_soon_threadsafe(_finish, arrived)
+
+    def _make_space(self) -> None:
+        space, self._space = self._space, None
+        if space is not None:
+            space.set_result(None)
 
 
-async def from_thread(iterator: Iterator[Any], runner: Runner) -> AsyncGenerator[Any, None]:
+async def from_thread(items: Iterator[Any], runner: Runner) -> AsyncGenerator[Any, None]:
     """The items of a blocking iterator, which one thread pulls from start to end.
 
     The thread stays at most `_QUEUE_ITEMS` items ahead.  When the reader leaves, the iterator is
     closed by the thread that runs it, at its next item.
 
     Args:
-        iterator: A generator, mostly.
+        items: A generator, mostly.
         runner: Where it is pulled.
     """
-    hand_off = _HandOff(asyncio.get_running_loop())
+    hand_off = HandOff(asyncio.get_running_loop())
 
     def pull() -> None:
         try:
-            while True:  # not `for`: the reader may have left before the first item is made
-                hand_off.check()
-                hand_off.put(next(iterator))
-        except (_Gone, StopIteration):
-            pass
+            hand_off.pull(items)
         finally:
-            try:
-                close = getattr(iterator, "close", None)
-                if close is not None:
-                    close()
-            finally:
-                hand_off.end()
+            hand_off.end()
 
     pulling = asyncio.ensure_future(run(runner, pull))
     try:
-        while items := await hand_off.batch():
-            for item in items:
+        while batch := await hand_off.batch():
+            for item in batch:
                 yield item
         await pulling  # raises what the iterator raised
     finally:
         hand_off.abandon()
-        if not pulling.done():
-            pulling.cancel()
+        pulling.cancel()
 
 
-def _finish(reader: asyncio.Future[None]) -> None:
-    if not reader.done():
-        reader.set_result(None)
+def is_one_item(value: object) -> bool:
+    """Whether an iterable result is one payload rather than a sequence of items.
+
+    Args:
+        value: A result; dictionaries, text, bytes and arrays are payloads.
+    """
+    return isinstance(value, _ONE_ITEM) or hasattr(value, "__array__")
+
+
+def _finish(arrived: asyncio.Future[None]) -> None:
+    if not arrived.done():
+        arrived.set_result(None)

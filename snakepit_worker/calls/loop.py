@@ -1,7 +1,8 @@
-"""The event loop of the bridge, in a thread of its own.
+"""An event loop in a thread of its own.
 
-The main thread stays free for tools that insist on it, and a tool that blocks there, or holds the
-main thread in a C call, does not keep the bridge from answering.
+The bridge has one, so that the main thread stays free for tools that insist on it, and a tool that
+blocks there does not keep the bridge from answering.  Coroutines of adapters that were written for
+Snakepit's own worker have another one, because they may block in it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from snakepit_worker.telemetry.logging import logger
 
 if TYPE_CHECKING:
+    import concurrent.futures
     from collections.abc import Callable, Coroutine
 
 __all__ = ["LoopThread"]
@@ -28,14 +30,18 @@ pool would hang every one of them, so tools do not run there."""
 
 
 class LoopThread:
-    """A running event loop that other threads hand coroutines to."""
+    """A running event loop that other threads hand coroutines to.
 
-    def __init__(self) -> None:
+    Args:
+        name: The thread's name.
+    """
+
+    def __init__(self, name: str) -> None:
         self._loop = _new_event_loop()
         self._loop.set_exception_handler(_log_exception)
-        self._executor = ThreadPoolExecutor(_DEFAULT_THREADS, thread_name_prefix="default")
+        self._executor = ThreadPoolExecutor(_DEFAULT_THREADS, thread_name_prefix=f"{name}-default")
         self._loop.set_default_executor(self._executor)
-        self._thread = threading.Thread(target=self._run, name="bridge", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         """Start the loop."""
@@ -51,7 +57,15 @@ class LoopThread:
         Raises:
             TimeoutError: When it takes longer.
         """
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout)
+        return self.submit(coroutine).result(timeout)
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Run a coroutine on the loop, without waiting.
+
+        Args:
+            coroutine: What to run; cancelling the future cancels it.
+        """
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Run a callback on the loop, soon; from any thread.  Does nothing after ``close``."""

@@ -1,0 +1,198 @@
+"""Serving one request with an adapter that was written for Snakepit's own worker.
+
+The life of such an instance (constructor, ``initialize``, the tool, ``cleanup``) runs on one
+thread in one hop.  Where a step gives an awaitable, it is awaited on an event loop apart from the
+bridge's, because such code may block in a coroutine; the life goes on when it is done.
+``cleanup`` runs once, and only after the tool has really stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import abc
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from snakepit_worker.calls import executors
+from snakepit_worker.calls.streams import HandOff, is_one_item
+from snakepit_worker.errors import Cancelled, FailedPrecondition
+from snakepit_worker.telemetry.logging import logger
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+
+    from snakepit_worker.calls.loop import LoopThread
+    from snakepit_worker.calls.threads import Runner
+    from snakepit_worker.tools.foreign import ForeignAdapter
+
+    Steps = Generator[Awaitable[Any], Any, Any]
+
+__all__ = ["ForeignCall"]
+
+_lives: Final[set[asyncio.Task[Any]]] = set()
+"""Lives that go on, also after their caller has left: each ends with its cleanup."""
+
+
+class ForeignCall:
+    """One request.
+
+    Args:
+        adapter: The adapter.
+        tool: Name that the caller used.
+        arguments: Decoded, as they came.
+        context: The session context.
+        runner: Where synchronous steps run.
+        loop: Where coroutines run.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what a request consists of
+        self,
+        adapter: ForeignAdapter,
+        tool: str,
+        arguments: Mapping[str, Any],
+        context: object,
+        runner: Runner,
+        loop: LoopThread,
+    ) -> None:
+        self._adapter = adapter
+        self._tool = tool
+        self._arguments = arguments
+        self._context = context
+        self._runner = runner
+        self._loop = loop
+        self._awaited: asyncio.Future[Any] | None = None
+        self._cancelled = False
+
+    async def result(self) -> Any:  # noqa: ANN401 - whatever the tool returns
+        """Serve a unary call.
+
+        Raises:
+            FailedPrecondition: When the tool returns a stream.
+        """
+        return await self._live(self._life(_one_value))
+
+    async def stream(self) -> AsyncGenerator[Any, None]:
+        """Serve a streaming call: the items of what the tool returns."""
+        hand_off = HandOff(asyncio.get_running_loop())
+
+        def send(result: Any) -> Steps:  # noqa: ANN401 - whatever the tool returned
+            if isinstance(result, abc.AsyncIterable):
+                yield hand_off.drain(result)
+            elif isinstance(result, abc.Iterable) and not is_one_item(result):
+                hand_off.pull(iter(result))
+            else:
+                hand_off.put(result)
+
+        def life() -> Steps:
+            try:
+                yield from self._life(send)
+            finally:
+                hand_off.end()
+
+        living = asyncio.ensure_future(self._live(life()))
+        try:
+            while items := await hand_off.batch():
+                for item in items:
+                    yield item
+            await living
+        finally:
+            hand_off.abandon()
+            living.cancel()
+
+    async def _live(self, life: Steps) -> Any:  # noqa: ANN401 - as result()
+        """Run a life to its end, even when the caller leaves before."""
+        task = asyncio.ensure_future(self._drive(life))
+        _lives.add(task)
+        task.add_done_callback(_lives.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._cancelled = True
+            if self._awaited is not None:
+                self._awaited.cancel()
+            task.add_done_callback(_retrieve)
+            raise
+
+    async def _drive(self, life: Steps) -> Any:  # noqa: ANN401 - as result()
+        step: Callable[[], Any] = partial(next, life)
+        while True:
+            awaitable, value = await executors.run(self._runner, partial(_advance, step))
+            if awaitable is None:
+                return value
+            try:
+                step = partial(life.send, await self._await(awaitable))
+            except BaseException as error:  # noqa: BLE001 - raised where it was awaited
+                step = partial(life.throw, error)
+
+    async def _await(self, awaitable: Awaitable[Any]) -> Any:  # noqa: ANN401 - as result()
+        if self._cancelled:
+            _close(awaitable)
+            raise Cancelled("the caller has left")
+        self._awaited = asyncio.wrap_future(self._loop.submit(_coroutine(awaitable)))
+        try:
+            return await self._awaited
+        finally:
+            self._awaited = None
+
+    def _life(self, use: Callable[[Any], Steps]) -> Steps:
+        """All steps; yields what has to be awaited, and returns what ``use`` makes of the result.
+
+        Args:
+            use: Steps over what the tool returned, before the instance is cleaned up.
+        """
+        instance = self._adapter.build(self._context)
+        try:
+            initialize = getattr(instance, "initialize", None)
+            if initialize is not None:
+                yield from _settled(initialize())
+            result = yield from _settled(
+                self._adapter.execute(instance, self._tool, self._arguments, self._context)
+            )
+            return (yield from use(result))
+        finally:
+            cleanup = getattr(instance, "cleanup", None)
+            if cleanup is not None:
+                try:
+                    yield from _settled(cleanup())
+                except Exception:  # noqa: BLE001 - the reply is not the cleanup's to spoil
+                    logger().exception("cleanup failed", adapter=self._adapter.path)
+
+
+def _one_value(result: object) -> Steps:
+    if isinstance(result, abc.Iterator | abc.AsyncIterator):
+        _close(result)
+        raise FailedPrecondition("the tool returns a stream; call it as a streaming tool")
+    return result
+    yield
+
+
+def _settled(value: object) -> Steps:
+    """The value, awaited first where it is an awaitable."""
+    if inspect.isawaitable(value):
+        return (yield value)
+    return value
+
+
+def _advance(step: Callable[[], Any]) -> tuple[Awaitable[Any] | None, Any]:
+    """Run a life until it has to wait or is over."""
+    try:
+        return step(), None
+    except StopIteration as over:
+        return None, over.value
+
+
+async def _coroutine(awaitable: Awaitable[Any]) -> Any:  # noqa: ANN401 - as ForeignCall.result
+    return await awaitable
+
+
+def _close(value: object) -> None:
+    close = getattr(value, "close", None)
+    if close is not None:
+        close()
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Look at the outcome of a life whose caller has left, so that asyncio does not complain."""
+    if not task.cancelled() and task.exception() is not None:
+        logger().debug("a call whose caller has left failed", exc_info=task.exception())
