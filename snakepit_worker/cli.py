@@ -85,11 +85,13 @@ def _tools(settings: Settings) -> int:
     import json  # noqa: PLC0415 - as in _serve
 
     from snakepit_worker.sessions import Limits, SessionStore  # noqa: PLC0415
+    from snakepit_worker.tools.api import Adapter  # noqa: PLC0415
     from snakepit_worker.tools.builtin import builtin_adapters  # noqa: PLC0415
     from snakepit_worker.tools.loading import load  # noqa: PLC0415
     from snakepit_worker.tools.registry import Registry  # noqa: PLC0415
 
     own = builtin_adapters(SessionStore(Limits()), dict, dict, list)
-    registry = Registry([*own, *(load(name) for name in settings.adapters)])
+    loaded = [load(name) for name in settings.adapters]
+    registry = Registry([*own, *(one for one in loaded if isinstance(one, Adapter))])
     print(json.dumps(registry.describe(), indent=2))
     return 0

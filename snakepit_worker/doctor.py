@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from snakepit_worker.errors import StartError
+from snakepit_worker.tools.foreign import ForeignAdapter
 from snakepit_worker.tools.loading import load
 from snakepit_worker.tools.registry import Registry
 
@@ -78,7 +79,9 @@ def check_adapters(settings: Settings) -> Iterator[Check]:
     if not settings.adapters:
         yield Check("adapters", passed=True, text="none asked for; built-in tools are served")
     for name in settings.adapters:
-        yield _check(f"adapter {name}", partial(_adapter, name))
+        yield _check(
+            f"adapter {name}", partial(_adapter, name, thread_safe=settings.max_workers is not None)
+        )
 
 
 def _check(subject: str, find: Callable[[], str]) -> Check:
@@ -144,8 +147,11 @@ def _host(address: str) -> str:
     return f"{address} answered {response.message!r}"
 
 
-def _adapter(name: str) -> str:
-    adapter = load(name)
+def _adapter(name: str, *, thread_safe: bool) -> str:
+    adapter = load(name, thread_safe=thread_safe)
+    if isinstance(adapter, ForeignAdapter):
+        adapter.kind()
+        return "built; a class written for Snakepit's own worker"
     count = len(Registry([adapter]))
     with adapter.lifespan():
         return f"{count} tools"

@@ -17,6 +17,7 @@ from snakepit_worker.bridge.server import LOOPBACK, BridgeServer
 from snakepit_worker.bridge.service import BridgeService
 from snakepit_worker.bridge.sessions import HostSessions, StandaloneSessions
 from snakepit_worker.calls.dispatcher import Dispatcher, Rules
+from snakepit_worker.calls.foreign import ForeignServer
 from snakepit_worker.calls.lifespans import Lifespans
 from snakepit_worker.calls.loop import LoopThread
 from snakepit_worker.calls.threads import MainThread, ThreadPool
@@ -27,6 +28,8 @@ from snakepit_worker.sessions import Limits, SessionStore
 from snakepit_worker.telemetry.events import Events
 from snakepit_worker.telemetry.logging import logger
 from snakepit_worker.tools.builtin import builtin_adapters
+from snakepit_worker.tools.foreign import ForeignAdapter
+from snakepit_worker.tools.foreign_telemetry import connect
 from snakepit_worker.tools.loading import load
 from snakepit_worker.tools.registry import AdapterState, LoadedAdapter, Registry
 from snakepit_worker.wire.markers import MarkerRules
@@ -79,12 +82,13 @@ class Worker:
         self._owns_main = main_thread is None
         self._host_lost = host_lost or self.request_stop
         self._loop = LoopThread("bridge")
-        self._threads = ThreadPool(settings.max_workers)
+        self._threads = ThreadPool(settings.threads)
         self._store = SessionStore(
             Limits(settings.max_sessions, settings.max_resources, settings.session_ttl_s)
         )
         self._events = Events()
         self._host: HostClient | None = None
+        self._foreign: ForeignServer | None = None
         self._stopped = threading.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -102,13 +106,7 @@ class Worker:
             if self.settings.elixir_address:
                 self._loop.run(self._connect(self.settings.elixir_address))
             # On the caller's thread, since some frameworks insist on the main one.
-            self._registry = Registry(
-                [
-                    *builtin_adapters(self._store, self._info, self._stats, self._describe),
-                    *self._adapters,
-                    *(load(name) for name in self.settings.adapters),
-                ]
-            )
+            self._load()
             port = self._loop.run(self._serve())
         except BaseException:
             if self._host is not None:
@@ -132,6 +130,8 @@ class Worker:
     def join(self) -> None:
         """Wait until the worker has stopped, and end its threads."""
         self._stopped.wait()
+        if self._foreign is not None:
+            self._foreign.close(_CLOSE_TIME)
         self._loop.close(_CLOSE_TIME)
 
     def __enter__(self) -> Self:
@@ -140,6 +140,23 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _load(self) -> None:
+        settings = self.settings
+        loaded = [
+            load(name, thread_safe=settings.max_workers is not None) for name in settings.adapters
+        ]
+        own = builtin_adapters(self._store, self._info, self._stats, self._describe)
+        native = [adapter for adapter in loaded if not isinstance(adapter, ForeignAdapter)]
+        self._registry = Registry([*own, *self._adapters, *native])
+        foreign = [adapter for adapter in loaded if isinstance(adapter, ForeignAdapter)]
+        if len(foreign) > 1:
+            paths = " and ".join(adapter.path for adapter in foreign)
+            msg = f"{paths} each answer to any tool name; one worker serves one of them"
+            raise StartError(msg)
+        if foreign:
+            set_correlation_id = connect(self._events)
+            self._foreign = ForeignServer(foreign[0], settings.elixir_address, set_correlation_id)
 
     async def _connect(self, address: str) -> None:
         self._host = HostClient(address)
@@ -164,6 +181,7 @@ class Worker:
             self._main,
             self._events,
             self._host,
+            self._foreign,
             Rules(settings.adapter_timeout_ms / 1000, settings.thread_sensitive),
         )
         self._health = Health()
@@ -284,7 +302,7 @@ class Worker:
         return {
             "calls": self._dispatcher.counters(),
             "threads": {
-                "size": self.settings.max_workers,
+                "size": self.settings.threads,
                 "busy": self._threads.busy,
                 "waiting": self._threads.waiting,
             },

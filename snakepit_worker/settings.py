@@ -25,6 +25,8 @@ __all__ = ["LogLevel", "Option", "Settings", "options", "parse"]
 
 LogLevel = Literal["debug", "info", "warning", "error", "none"]
 HEARTBEAT_CONFIG: Final = "SNAKEPIT_HEARTBEAT_CONFIG"
+_DEFAULT_THREADS: Final = 10
+"""As in the program that Snakepit ships."""
 _TRUTHY: Final = ("1", "true", "yes", "on")
 _FALSY: Final = ("0", "false", "no", "off", "")
 
@@ -91,15 +93,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = "exact"
     max_workers: Annotated[
-        int,
+        int | None,
         _option(
-            "threads for synchronous tools, the number that run at once",
+            "threads for synchronous tools, the number that run at once; 10 when omitted; given, "
+            "it asks adapters written for Snakepit to say that they are thread-safe",
             flag="--max-workers",
             env=("SNAKEPIT_WORKER_MAX_WORKERS",),
             ge=1,
             le=1024,
         ),
-    ] = 10
+    ] = None
     grace_ms: Annotated[
         int,
         _option(
@@ -278,6 +281,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             flag="--health-check",
         ),
     ] = False
+
+    @property
+    def threads(self) -> int:
+        """Threads for synchronous tools."""
+        return self.max_workers or _DEFAULT_THREADS
 
     @property
     def worker_id(self) -> str | None:

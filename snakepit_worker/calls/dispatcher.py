@@ -26,7 +26,7 @@ from snakepit_worker.errors import (
 )
 from snakepit_worker.host.elixir_tools import ElixirTools
 from snakepit_worker.telemetry.logging import call_fields, logger
-from snakepit_worker.tools.binding import RUNTIME_ARGUMENTS
+from snakepit_worker.tools.api import RESERVED_NAMES
 from snakepit_worker.tools.context import CallContext, current_call
 from snakepit_worker.tools.registry import AdapterState
 from snakepit_worker.wire.failures import CallSite, Failure, describe
@@ -36,6 +36,7 @@ from snakepit_worker.wire.results import as_chunk
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 
+    from snakepit_worker.calls.foreign import ForeignServer
     from snakepit_worker.calls.threads import Runner
     from snakepit_worker.deadline import Deadline
     from snakepit_worker.host.client import HostClient
@@ -76,6 +77,7 @@ class Dispatcher:
         main: Where tools run that need the main thread.
         events: Told of the begin and the end of every call.
         host: Where Elixir tools are called, if there is a host.
+        foreign: Serves tools that the registry does not have, if there is such an adapter.
         rules: How calls are treated.
     """
 
@@ -88,6 +90,7 @@ class Dispatcher:
         main: Runner,
         events: Events,
         host: HostClient | None,
+        foreign: ForeignServer | None,
         rules: Rules,
     ) -> None:
         self._registry = registry
@@ -97,6 +100,7 @@ class Dispatcher:
         self._main = main
         self._events = events
         self._elixir = partial(ElixirTools, host)
+        self._foreign = foreign
         self._rules = rules
         self._run_sync = partial(executors.run, threads)
         self._running: set[CallContext] = set()
@@ -195,19 +199,48 @@ class Dispatcher:
             raise Unavailable(msg, retry_after=1.0)
         request = call.request
         tool = call.tool = self._registry.find(request.tool_name)
+        if tool is None:
+            return await self._run_foreign(call, streaming=streaming)
         if tool.streams and not streaming:
             msg = f"{request.tool_name} returns a stream; call it as a streaming tool"
             raise FailedPrecondition(msg)
         arguments = call.arguments = decode_arguments(request)
         if tool.owner.state is not AdapterState.READY:
             await self._adapter_ready(tool.owner, call.deadline)
-        session_id = call.fields["session_id"] = _session_id(request, arguments)
-        given = {k: v for k, v in arguments.items() if k not in RUNTIME_ARGUMENTS}
-        bound = tool.signature.bind(given)
-        session = call.session = self._store.enter(session_id)
+        bound = tool.signature.bind(arguments)
+        context = self._enter(call)
+        if tool.signature.context_parameter is not None:
+            bound[tool.signature.context_parameter] = context
+        if tool.is_async:
+            return tool.function(**bound) if tool.streams else await tool.function(**bound)
+        runner = self._main if tool.main_thread else self._runner(request, arguments)
+        if tool.streams:
+            return streams.from_thread(tool.function(**bound), runner)
+        return await executors.run(runner, partial(tool.function, **bound))
+
+    async def _run_foreign(self, call: _Call, *, streaming: bool) -> Any:  # noqa: ANN401 - as _run
+        """The same for a tool that only an adapter written for Snakepit's own worker can have.
+
+        Raises:
+            NotFound: When there is no such adapter, or the name is one of the worker's own.
+        """
+        request = call.request
+        if self._foreign is None or request.tool_name.partition(".")[0] in RESERVED_NAMES:
+            raise self._registry.unknown(request.tool_name)
+        arguments = call.arguments = decode_arguments(request)
+        context = self._enter(call)
+        runner = self._runner(request, arguments)
+        served = self._foreign.open(request.tool_name, arguments, context, runner)
+        return served.stream() if streaming else await served.result()
+
+    def _enter(self, call: _Call) -> CallContext:
+        """From here on the call counts as running, in its session."""
+        request = call.request
+        session_id = call.fields["session_id"] = _session_id(request, call.arguments)
+        call.session = self._store.enter(session_id)
         context = call.context = CallContext(
             request.tool_name,
-            session,
+            call.session,
             request.session_id,
             call.correlation_id,
             call.deadline,
@@ -219,18 +252,7 @@ class Dispatcher:
         self._idle.clear()
         self._events.emit("tool.execution.start", _ONE, call.event_metadata(), call.correlation_id)
         current_call.set(context)
-        if tool.signature.context_parameter is not None:
-            bound[tool.signature.context_parameter] = context
-        if tool.streams:
-            produced = tool.function(**bound)
-            if tool.is_async:
-                return produced
-            return streams.from_thread(produced, self._runner(tool, request, arguments))
-        if tool.is_async:
-            return await tool.function(**bound)
-        return await executors.run(
-            self._runner(tool, request, arguments), partial(tool.function, **bound)
-        )
+        return context
 
     async def _send(
         self, call: _Call, value: object, write: Callable[[ToolChunk], Awaitable[None]]
@@ -273,11 +295,7 @@ class Dispatcher:
         else:
             yield value
 
-    def _runner(
-        self, tool: Tool, request: ExecuteToolRequest, arguments: abc.Mapping[str, Any]
-    ) -> Runner:
-        if tool.runs_on == "main":
-            return self._main
+    def _runner(self, request: ExecuteToolRequest, arguments: abc.Mapping[str, Any]) -> Runner:
         flag = request.metadata.get("thread_sensitive")
         if flag is not None and flag.lower() in _TRUTHY:
             return self._main

@@ -15,20 +15,23 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from snakepit_worker.calls import executors
+from snakepit_worker.calls.loop import LoopThread
 from snakepit_worker.calls.streams import HandOff, is_one_item
 from snakepit_worker.errors import Cancelled, FailedPrecondition
+from snakepit_worker.host.blocking_stub import BlockingHost, BlockingStub
 from snakepit_worker.telemetry.logging import logger
+from snakepit_worker.tools.foreign_context import ForeignContext
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 
-    from snakepit_worker.calls.loop import LoopThread
     from snakepit_worker.calls.threads import Runner
+    from snakepit_worker.tools.context import CallContext
     from snakepit_worker.tools.foreign import ForeignAdapter
 
     Steps = Generator[Awaitable[Any], Any, Any]
 
-__all__ = ["ForeignCall"]
+__all__ = ["ForeignCall", "ForeignServer"]
 
 _lives: Final[set[asyncio.Task[Any]]] = set()
 """Lives that go on, also after their caller has left: each ends with its cleanup."""
@@ -196,3 +199,50 @@ def _retrieve(task: asyncio.Task[Any]) -> None:
     """Look at the outcome of a life whose caller has left, so that asyncio does not complain."""
     if not task.cancelled() and task.exception() is not None:
         logger().debug("a call whose caller has left failed", exc_info=task.exception())
+
+
+class ForeignServer:
+    """Serves every request whose tool no native adapter has.
+
+    Args:
+        adapter: The adapter.
+        address: ``host:port`` of the host, or ``None``.
+        set_correlation_id: Tells Snakepit's helper which call it is in.
+    """
+
+    def __init__(
+        self,
+        adapter: ForeignAdapter,
+        address: str | None,
+        set_correlation_id: Callable[[str], object],
+    ) -> None:
+        self._adapter = adapter
+        self._host = BlockingHost(address)
+        self._set_correlation_id = set_correlation_id
+        self._loop = LoopThread("adapter")
+        self._loop.start()
+
+    def open(
+        self, tool: str, arguments: Mapping[str, Any], context: CallContext, runner: Runner
+    ) -> ForeignCall:
+        """One request, to be served as a value or as a stream.
+
+        Args:
+            tool: Name that the caller used.
+            arguments: Decoded, as they came.
+            context: The call.
+            runner: Where synchronous steps run.
+        """
+        self._set_correlation_id(context.correlation_id)
+        stub = BlockingStub(self._host, context.deadline, context.correlation_id)
+        session_context = ForeignContext(context, stub)
+        return ForeignCall(self._adapter, tool, arguments, session_context, runner, self._loop)
+
+    def close(self, timeout: float) -> None:
+        """End the loop and the connection.
+
+        Args:
+            timeout: Seconds to wait for a coroutine that blocks.
+        """
+        self._loop.close(timeout)
+        self._host.close()

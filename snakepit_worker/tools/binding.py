@@ -75,7 +75,7 @@ class Signature:
         """Validated keyword arguments for the tool.
 
         Args:
-            arguments: Decoded arguments of the call, without those of the runtime.
+            arguments: Decoded arguments of the call; those of the runtime are left out.
 
         Raises:
             InvalidArgument: Naming every argument that is wrong, missing or unknown.
@@ -85,6 +85,8 @@ class Signature:
         for name, value in arguments.items():
             parameter = self._parameters.get(name)
             if parameter is None:
+                if name in RUNTIME_ARGUMENTS:
+                    continue
                 violations.append(Violation(name, self._unknown(name)))
             elif parameter.accepts is not None and type(value) is parameter.accepts:
                 bound[name] = value

@@ -8,7 +8,7 @@ or only methods that carry Snakepit's decorator (interop section 8).
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from snakepit_worker.errors import NotFound, StartError
 
@@ -22,7 +22,7 @@ _TOOL_ATTRIBUTE: Final = "_tool_metadata"
 _THREAD_SAFE: Final = "__thread_safe__"
 
 
-def is_foreign(found: object) -> bool:
+def is_foreign(found: object) -> TypeGuard[type]:
     """Whether this is a class that can serve as such an adapter."""
     return inspect.isclass(found) and (
         callable(getattr(found, "execute_tool", None)) or bool(_decorated(found))

@@ -10,25 +10,37 @@ from typing import Final
 
 from snakepit_worker.errors import StartError
 from snakepit_worker.tools.api import Adapter
+from snakepit_worker.tools.foreign import ForeignAdapter, is_foreign
 
 __all__ = ["ENTRY_POINT_GROUP", "load"]
 
+_SNAKEPIT: Final = "snakepit_bridge"
 ENTRY_POINT_GROUP: Final = "snakepit_worker.adapters"
 
 
-def load(name: str) -> Adapter:
+def load(name: str, *, thread_safe: bool = False) -> Adapter | ForeignAdapter:
     """Import an adapter and make its one instance.
 
     Args:
         name: An entry-point name such as ``dspy``, or a dotted class path such as
             ``my_package.my_module.MyAdapter``.
+        thread_safe: Whether a class written for Snakepit's own worker has to say that it allows
+            concurrent calls.
+
+    Returns:
+        The adapter; a class written for Snakepit's own worker is wrapped, and built per request.
 
     Raises:
         StartError: When it cannot be imported or is not an adapter; the message names the cause.
     """
     found = _class(name) if "." in name else _entry_point(name)
+    if is_foreign(found):
+        return ForeignAdapter(found, name, must_be_thread_safe=thread_safe)
     if not (isinstance(found, type) and issubclass(found, Adapter)):
-        msg = f"adapter {name}: {found!r} is not a subclass of snakepit_worker.Adapter"
+        msg = (
+            f"adapter {name}: {found!r} is neither a subclass of snakepit_worker.Adapter nor a "
+            "class with execute_tool or with methods that carry Snakepit's tool decorator"
+        )
         raise StartError(msg)
     try:
         return found()
@@ -63,6 +75,11 @@ def _class(path: str) -> object:
         module = importlib.import_module(module_name)
     except Exception as error:
         msg = f"adapter {path}: module {module_name} cannot be imported: {_cause(error)}"
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith(_SNAKEPIT):
+            msg += (
+                "; it needs Snakepit's own Python package: put the folder priv/python of the "
+                "snakepit dependency on PYTHONPATH, as the host does"
+            )
         raise StartError(msg) from error
     found = getattr(module, class_name, None)
     if found is None:

@@ -7,7 +7,7 @@ import inspect
 import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from snakepit_worker.errors import NotFound, StartError
 from snakepit_worker.tools.api import INTERFACE_VERSION, MARK_ATTRIBUTE, RESERVED_NAMES, ToolMark
@@ -64,7 +64,7 @@ class Tool:
         name: Full name, ``<adapter>.<tool>``.
         function: The method, bound to its adapter.
         signature: How it is called.
-        runs_on: Where a plain function or generator runs.
+        main_thread: Whether a plain function or generator runs on the main thread.
         is_async: Whether it is a coroutine function or an async generator.
         streams: Whether it is a generator of either kind.
         owner: Its adapter.
@@ -73,7 +73,7 @@ class Tool:
     name: str
     function: Callable[..., Any]
     signature: Signature
-    runs_on: Literal["loop", "threads", "main"]
+    main_thread: bool
     is_async: bool
     streams: bool
     owner: LoadedAdapter
@@ -99,21 +99,22 @@ class Registry:
     def __len__(self) -> int:
         return len(self._tools)
 
-    def find(self, name: str) -> Tool:
-        """The tool with this full name.
+    def find(self, name: str) -> Tool | None:
+        """The tool with this full name, or ``None``."""
+        return self._tools.get(name)
 
-        Raises:
-            NotFound: When there is none; the message names near matches.
+    def unknown(self, name: str) -> NotFound:
+        """The failure of a call whose tool nobody has; the message names near matches.
+
+        Args:
+            name: What the caller asked for.
         """
-        found = self._tools.get(name)
-        if found is not None:
-            return found
         near = difflib.get_close_matches(name, self._tools, n=3)
         if not near:  # the caller may have left out the adapter's name
             near = [full for full in self._tools if full.endswith(f".{name}")][:3]
         msg = f"unknown tool {name!r}"
         msg += f"; did you mean {' or '.join(near)}?" if near else "; worker.tools lists them"
-        raise NotFound(msg, details={"tool": name, "near": near})
+        return NotFound(msg, details={"tool": name, "near": near})
 
     def describe(self) -> list[dict[str, Any]]:
         """All tools as JSON values, by name."""
@@ -172,7 +173,7 @@ def _tool(owner: LoadedAdapter, function: Callable[..., Any], mark: ToolMark) ->
         name=name,
         function=function,
         signature=Signature(function, name),
-        runs_on="loop" if is_async else "main" if mark.main_thread else "threads",
+        main_thread=mark.main_thread,
         is_async=is_async,
         streams=inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function),
         owner=owner,
