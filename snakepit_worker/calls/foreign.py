@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from snakepit_worker.tools.foreign import ForeignAdapter
 
     Steps = Generator[Awaitable[Any], Any, Any]
+    Outcome = tuple[Any, BaseException | None]
 
 __all__ = ["ForeignCall", "ForeignServer"]
 
@@ -65,7 +66,8 @@ class ForeignCall:
         self._runner = runner
         self._loop = loop
         self._awaited: asyncio.Future[Any] | None = None
-        self._cancelled = False
+        self._left = False
+        self._cleaning = False
 
     async def result(self) -> Any:  # noqa: ANN401 - whatever the tool returns
         """Serve a unary call.
@@ -73,7 +75,11 @@ class ForeignCall:
         Raises:
             FailedPrecondition: When the tool returns a stream.
         """
-        return await self._live(self._life(_one_value))
+        living = self._start(self._life(_one_value))
+        try:
+            return _value(await asyncio.shield(living))
+        finally:
+            self._leave()
 
     async def stream(self) -> AsyncGenerator[Any, None]:
         """Serve a streaming call: the items of what the tool returns."""
@@ -93,48 +99,52 @@ class ForeignCall:
             finally:
                 hand_off.end()
 
-        living = asyncio.ensure_future(self._live(life()))
+        living = self._start(life())
         try:
             while items := await hand_off.batch():
                 for item in items:
                     yield item
-            await living
+            _value(await living)
         finally:
             hand_off.abandon()
-            living.cancel()
+            self._leave()
 
-    async def _live(self, life: Steps) -> Any:  # noqa: ANN401 - as result()
-        """Run a life to its end, even when the caller leaves before."""
+    def _start(self, life: Steps) -> asyncio.Task[Outcome]:
+        """Begin a life, which goes on to its cleanup also when the caller leaves before."""
         task = asyncio.ensure_future(self._drive(life))
         _lives.add(task)
         task.add_done_callback(_lives.discard)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            self._cancelled = True
-            if self._awaited is not None:
-                self._awaited.cancel()
-            task.add_done_callback(_retrieve)
-            raise
+        return task
 
-    async def _drive(self, life: Steps) -> Any:  # noqa: ANN401 - as result()
+    def _leave(self) -> None:
+        """Nobody waits any more: no further coroutine but the cleanup starts or goes on."""
+        self._left = True
+        if self._awaited is not None and not self._cleaning:
+            self._awaited.cancel()
+
+    async def _drive(self, life: Steps) -> Outcome:
+        """Run a life to its end.  Never raises, since a task must not let a SystemExit out."""
         step: Callable[[], Any] = partial(next, life)
         while True:
-            awaitable, value = await executors.run(self._runner, partial(_advance, step))
-            if awaitable is None:
-                return value
             try:
-                step = partial(life.send, await self._await(awaitable))
-            except BaseException as error:  # noqa: BLE001 - raised where it was awaited
-                step = partial(life.throw, error)
+                awaitable, value = await executors.run(self._runner, partial(_advance, step))
+            except BaseException as raised:  # noqa: BLE001 - see above
+                return None, raised
+            if awaitable is None:
+                return value, None
+            value, error = await self._await(awaitable)
+            step = partial(life.send, value) if error is None else partial(life.throw, error)
 
-    async def _await(self, awaitable: Awaitable[Any]) -> Any:  # noqa: ANN401 - as result()
-        if self._cancelled:
+    async def _await(self, awaitable: Awaitable[Any]) -> Outcome:
+        if self._left and not self._cleaning:
             _close(awaitable)
-            raise Cancelled("the caller has left")
-        self._awaited = asyncio.wrap_future(self._loop.submit(_coroutine(awaitable)))
+            return None, Cancelled("the caller has left")
+        awaited = asyncio.wrap_future(self._loop.submit(_outcome(awaitable)))
+        self._awaited = awaited
         try:
-            return await self._awaited
+            return await awaited
+        except asyncio.CancelledError as error:
+            return None, error
         finally:
             self._awaited = None
 
@@ -154,6 +164,7 @@ class ForeignCall:
             )
             return (yield from use(result))
         finally:
+            self._cleaning = True
             cleanup = getattr(instance, "cleanup", None)
             if cleanup is not None:
                 try:
@@ -185,20 +196,26 @@ def _advance(step: Callable[[], Any]) -> tuple[Awaitable[Any] | None, Any]:
         return None, over.value
 
 
-async def _coroutine(awaitable: Awaitable[Any]) -> Any:  # noqa: ANN401 - as ForeignCall.result
-    return await awaitable
+def _value(outcome: Outcome) -> Any:  # noqa: ANN401 - as ForeignCall.result
+    value, error = outcome
+    if error is not None:
+        raise error
+    return value
+
+
+async def _outcome(awaitable: Awaitable[Any]) -> Outcome:
+    try:
+        return await awaitable, None
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError):
+            raise
+        return None, error
 
 
 def _close(value: object) -> None:
     close = getattr(value, "close", None)
     if close is not None:
         close()
-
-
-def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Look at the outcome of a life whose caller has left, so that asyncio does not complain."""
-    if not task.cancelled() and task.exception() is not None:
-        logger().debug("a call whose caller has left failed", exc_info=task.exception())
 
 
 class ForeignServer:

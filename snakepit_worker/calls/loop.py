@@ -82,10 +82,20 @@ class LoopThread:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(timeout)
 
+    def _run_until_stopped(self) -> None:
+        """Run the loop, also past a SystemExit that a task of some framework lets out of it."""
+        while True:
+            try:
+                self._loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as error:
+                logger().error("a task tried to end the process", exc_info=error)
+            else:
+                return
+
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_forever()
+            self._run_until_stopped()
             tasks = asyncio.all_tasks(self._loop)
             for task in tasks:
                 task.cancel()

@@ -153,9 +153,13 @@ async def from_thread(items: Iterator[Any], runner: Runner) -> AsyncGenerator[An
     """
     hand_off = HandOff(asyncio.get_running_loop())
 
+    failures: list[BaseException] = []
+
     def pull() -> None:
         try:
             hand_off.pull(items)
+        except BaseException as error:  # noqa: BLE001 - raised to the reader, not in a task
+            failures.append(error)
         finally:
             hand_off.end()
 
@@ -164,7 +168,9 @@ async def from_thread(items: Iterator[Any], runner: Runner) -> AsyncGenerator[An
         while batch := await hand_off.batch():
             for item in batch:
                 yield item
-        await pulling  # raises what the iterator raised
+        await pulling
+        if failures:
+            raise failures.pop()
     finally:
         hand_off.abandon()
         pulling.cancel()
