@@ -24,6 +24,7 @@ from snakepit_worker.calls.threads import MainThread, ThreadPool
 from snakepit_worker.errors import StartError, Unavailable
 from snakepit_worker.host.client import HostClient
 from snakepit_worker.host.keepalive import KeepAlive, Rhythm
+from snakepit_worker.host.registration import Registration
 from snakepit_worker.sessions import Limits, SessionStore
 from snakepit_worker.telemetry.events import Events
 from snakepit_worker.telemetry.logging import logger
@@ -31,6 +32,7 @@ from snakepit_worker.tools.builtin import builtin_adapters
 from snakepit_worker.tools.foreign import ForeignAdapter
 from snakepit_worker.tools.foreign_telemetry import connect
 from snakepit_worker.tools.loading import load
+from snakepit_worker.tools.registering import native_registrations
 from snakepit_worker.tools.registry import AdapterState, LoadedAdapter, Registry
 from snakepit_worker.wire.markers import MarkerRules
 from snakepit_worker.wire.values import Values
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from snakepit_worker.bridge.sessions import SessionAuthority
     from snakepit_worker.settings import Settings
     from snakepit_worker.tools.api import Adapter
+    from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 
 __all__ = ["Worker"]
 
@@ -89,6 +92,7 @@ class Worker:
         self._events = Events()
         self._host: HostClient | None = None
         self._foreign: ForeignServer | None = None
+        self._registration: Registration | None = None
         self._stopped = threading.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -182,6 +186,7 @@ class Worker:
             self._events,
             self._host,
             self._foreign,
+            self._session_seen,
             Rules(settings.adapter_timeout_ms / 1000, settings.thread_sensitive),
         )
         self._health = Health()
@@ -195,6 +200,22 @@ class Worker:
         port = await self._server.start(settings.port)
         await self._health.serving()
         return port
+
+    def _session_seen(self, session_id: str) -> None:
+        if self._registration is not None:
+            self._registration.seen(session_id)
+
+    async def _registrations(self, session_id: str) -> list[pb.ToolRegistration]:
+        """All tools of this worker, for the host's registry; described in a thread."""
+
+        def describe() -> list[pb.ToolRegistration]:
+            tools = native_registrations(self._registry.describe())
+            if self._foreign is not None:
+                tools += self._foreign.registrations(session_id)
+            return tools
+
+        # Not on the tools' threads: calls that come one at a time shall find the same one.
+        return await asyncio.to_thread(describe)
 
     def _authority(self) -> SessionAuthority:
         settings = self.settings
@@ -210,7 +231,9 @@ class Worker:
         keep_alive = KeepAlive(self._host, rhythm, self._lost)
         if settings.heartbeat_enabled:
             self._own(keep_alive.run())
-        return HostSessions(self._host, keep_alive, self._store)
+        if settings.worker_id is not None:
+            self._registration = Registration(self._host, settings.worker_id, self._registrations)
+        return HostSessions(self._host, keep_alive, self._store, self._session_seen)
 
     def _lost(self) -> bool:
         """The host is lost; whether that ends this worker."""
@@ -268,6 +291,8 @@ class Worker:
             loop = asyncio.get_running_loop()
             closing = loop.run_in_executor(None, self._store.close_all)
             await _within(_CLOSE_TIME, "sessions", closing)
+            if self._registration is not None:
+                self._registration.close()
             if self._host is not None:
                 await self._host.close()
         except Exception:  # noqa: BLE001 - whatever fails, the process still ends

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from snakepit_worker.host.client import HostClient
     from snakepit_worker.host.keepalive import KeepAlive
     from snakepit_worker.sessions import SessionStore
@@ -43,10 +45,18 @@ class HostSessions:
         host: The host.
         keep_alive: Learns which session is this worker's own.
         store: What this worker holds for the sessions.
+        seen: Told of each session that the host has made.
     """
 
-    def __init__(self, host: HostClient, keep_alive: KeepAlive, store: SessionStore) -> None:
+    def __init__(
+        self,
+        host: HostClient,
+        keep_alive: KeepAlive,
+        store: SessionStore,
+        seen: Callable[[str], None],
+    ) -> None:
         self._host = host
+        self._seen = seen
         self._keep_alive = keep_alive
         self._store = store
 
@@ -55,7 +65,9 @@ class HostSessions:
     ) -> pb.InitializeSessionResponse:
         """Pass on, and keep the first session alive from now on."""
         self._keep_alive.watch(request)
-        return await self._host.initialize_session(request)
+        response = await self._host.initialize_session(request)
+        self._seen(request.session_id)
+        return response
 
     async def cleanup(self, request: pb.CleanupSessionRequest) -> pb.CleanupSessionResponse:
         """Close what this worker holds for the session, and pass on."""

@@ -78,6 +78,7 @@ class Dispatcher:
         events: Told of the begin and the end of every call.
         host: Where Elixir tools are called, if there is a host.
         foreign: Serves tools that the registry does not have, if there is such an adapter.
+        session_seen: Told of the session id of each request.
         rules: How calls are treated.
     """
 
@@ -91,6 +92,7 @@ class Dispatcher:
         events: Events,
         host: HostClient | None,
         foreign: ForeignServer | None,
+        session_seen: Callable[[str], None],
         rules: Rules,
     ) -> None:
         self._registry = registry
@@ -101,6 +103,7 @@ class Dispatcher:
         self._events = events
         self._elixir = partial(ElixirTools, host)
         self._foreign = foreign
+        self._session_seen = session_seen
         self._rules = rules
         self._run_sync = partial(executors.run, threads)
         self._running: set[CallContext] = set()
@@ -250,6 +253,7 @@ class Dispatcher:
         )
         self._running.add(context)
         self._idle.clear()
+        self._session_seen(request.session_id)
         self._events.emit("tool.execution.start", _ONE, call.event_metadata(), call.correlation_id)
         current_call.set(context)
         return context

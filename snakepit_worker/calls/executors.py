@@ -6,6 +6,8 @@ import asyncio
 import contextvars
 from typing import TYPE_CHECKING, TypeVar
 
+from snakepit_worker.calls.threads import Job
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -35,19 +37,21 @@ async def run(runner: Runner, function: Callable[[], T]) -> T:
     context = contextvars.copy_context()
     outcome: list[tuple[T | None, BaseException | None]] = []
 
-    def job() -> None:
+    def work() -> None:
         if done.cancelled():  # while it waited for a thread
             return
         try:
             outcome.append((context.run(function), None))
         except BaseException as error:  # noqa: BLE001 - handed to the awaiting call
             outcome.append((None, error))
+
+    def finished() -> None:
         try:
             loop.call_soon_threadsafe(_finish, done)
         except RuntimeError:  # the loop is closed: the worker has stopped, nobody waits
             outcome.clear()
 
-    runner.submit(job)
+    runner.submit(Job(work, finished))
     await done
     value, error = outcome.pop()
     if error is not None:

@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING, Any, Final
 from snakepit_worker.calls import executors
 from snakepit_worker.calls.loop import LoopThread
 from snakepit_worker.calls.streams import HandOff, is_one_item
+from snakepit_worker.deadline import Deadline
 from snakepit_worker.errors import Cancelled, FailedPrecondition
 from snakepit_worker.host.blocking_stub import BlockingHost, BlockingStub
+from snakepit_worker.host.elixir_tools import ElixirTools
 from snakepit_worker.telemetry.logging import logger
 from snakepit_worker.tools.foreign_context import ForeignContext
+from snakepit_worker.tools.registering import foreign_registrations
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
@@ -28,11 +31,15 @@ if TYPE_CHECKING:
     from snakepit_worker.calls.threads import Runner
     from snakepit_worker.tools.context import CallContext
     from snakepit_worker.tools.foreign import ForeignAdapter
+    from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 
     Steps = Generator[Awaitable[Any], Any, Any]
     Outcome = tuple[Any, BaseException | None]
 
 __all__ = ["ForeignCall", "ForeignServer"]
+
+_REGISTRATION_TIME: Final = 30.0
+"""Seconds that an adapter may take to say which tools it has."""
 
 _lives: Final[set[asyncio.Task[Any]]] = set()
 """Lives that go on, also after their caller has left: each ends with its cleanup."""
@@ -252,8 +259,21 @@ class ForeignServer:
         """
         self._set_correlation_id(context.correlation_id)
         stub = BlockingStub(self._host, context.deadline, context.correlation_id)
-        session_context = ForeignContext(context, stub)
+        session_context = ForeignContext(
+            context.worker_session_id, context.metadata, context.elixir, stub
+        )
         return ForeignCall(self._adapter, tool, arguments, session_context, runner, self._loop)
+
+    def registrations(self, session_id: str) -> list[pb.ToolRegistration]:
+        """What the adapter would register with the host, if it does.
+
+        Args:
+            session_id: Session to register for.
+        """
+        deadline = Deadline.after(_REGISTRATION_TIME)
+        stub = BlockingStub(self._host, deadline, "")
+        context = ForeignContext(session_id, {}, ElixirTools(None, (), deadline, ""), stub)
+        return foreign_registrations(self._adapter, context, session_id)
 
     def close(self, timeout: float) -> None:
         """End the loop and the connection.

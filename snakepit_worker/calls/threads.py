@@ -11,19 +11,32 @@ import heapq
 import queue
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["MainThread", "Runner", "ThreadPool"]
+__all__ = ["Job", "MainThread", "Runner", "ThreadPool"]
+
+
+class Job(NamedTuple):
+    """Work for a thread.
+
+    Attributes:
+        work: What to run; must not raise.
+        finished: Called on the same thread once that is free for the next job.  Whoever is told
+            that the work is done and hands over more finds the same thread again.
+    """
+
+    work: Callable[[], None]
+    finished: Callable[[], None]
 
 
 class Runner(Protocol):
     """Something that runs jobs elsewhere."""
 
-    def submit(self, job: Callable[[], None]) -> None:
-        """Run ``job`` soon.  A job must not raise."""
+    def submit(self, job: Job) -> None:
+        """Run ``job`` soon."""
 
 
 class ThreadPool:
@@ -38,10 +51,10 @@ class ThreadPool:
         self._size = size
         self._name = name
         self._lock = threading.Lock()
-        self._inboxes: list[queue.SimpleQueue[Callable[[], None] | None]] = []
+        self._inboxes: list[queue.SimpleQueue[Job | None]] = []
         self._idle: list[int] = []
         """Indices of idle threads, as a heap: calls that come one at a time stay on thread 0."""
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[Job] = deque()
         self._closed = False
 
     @property
@@ -56,7 +69,7 @@ class ThreadPool:
         with self._lock:
             return len(self._waiting)
 
-    def submit(self, job: Callable[[], None]) -> None:
+    def submit(self, job: Job) -> None:
         """Run a job on an idle thread, or queue it.
 
         Raises:
@@ -70,7 +83,7 @@ class ThreadPool:
                 self._inboxes[heapq.heappop(self._idle)].put(job)
             elif len(self._inboxes) < self._size:
                 index = len(self._inboxes)
-                inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+                inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
                 inbox.put(job)
                 self._inboxes.append(inbox)
                 threading.Thread(
@@ -90,13 +103,15 @@ class ThreadPool:
     def _run(self, index: int) -> None:
         inbox = self._inboxes[index]
         while (job := inbox.get()) is not None:
-            job()
-            del job  # the job holds arguments and results; an idle thread must not
-            while (waiting := self._next(index)) is not None:
-                waiting()
-                del waiting
+            following: Job | None = job
+            while following is not None:
+                job = following
+                job.work()
+                following = self._next(index)
+                job.finished()
+            del job  # it holds arguments and results; an idle thread must not
 
-    def _next(self, index: int) -> Callable[[], None] | None:
+    def _next(self, index: int) -> Job | None:
         with self._lock:
             if self._waiting:
                 return self._waiting.popleft()
@@ -113,11 +128,11 @@ class MainThread:
     """
 
     def __init__(self, after_each: Callable[[], None] = lambda: None) -> None:
-        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._after_each = after_each
         self.busy = False
 
-    def submit(self, job: Callable[[], None]) -> None:
+    def submit(self, job: Job) -> None:
         """Run a job after those submitted before it."""
         self._inbox.put(job)
 
@@ -126,10 +141,11 @@ class MainThread:
         while (job := self._inbox.get()) is not None:
             self.busy = True
             try:
-                job()
+                job.work()
             finally:
                 self.busy = False
                 self._after_each()
+            job.finished()
             del job
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from snakepit_worker.host.blocking_stub import BlockingStub
-    from snakepit_worker.tools.context import CallContext
+    from snakepit_worker.host.elixir_tools import ElixirTools
 
 __all__ = ["ForeignContext"]
 
@@ -27,17 +27,23 @@ class ForeignContext:
         request_metadata: What came beside the arguments.
     """
 
-    def __init__(self, call: CallContext, stub: BlockingStub) -> None:
-        self.session_id = call.worker_session_id
+    def __init__(
+        self,
+        session_id: str,
+        request_metadata: Mapping[str, str],
+        elixir: ElixirTools,
+        stub: BlockingStub,
+    ) -> None:
+        self.session_id = session_id
         self.stub = stub
-        self.request_metadata = dict(call.metadata)
-        self._call = call
+        self.request_metadata = dict(request_metadata)
+        self._elixir = elixir
 
     @cached_property
     def elixir_tools(self) -> Mapping[str, Mapping[str, Any]]:
         """The exposed Elixir tools by name; empty when the host cannot be asked."""
         try:
-            tools = self._call.elixir.list_blocking()
+            tools = self._elixir.list_blocking()
         except WorkerError as error:
             logger().warning("the host's tools cannot be listed", reason=str(error))
             return {}
@@ -64,7 +70,7 @@ class ForeignContext:
             RuntimeError: When the call fails in any other way; the cause says how.
         """
         try:
-            return self._call.elixir.call_blocking(tool_name, arguments)
+            return self._elixir.call_blocking(tool_name, arguments)
         except ElixirToolNotFound as error:
             raise ValueError(str(error)) from error
         except WorkerError as error:
