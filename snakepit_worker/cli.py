@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from snakepit_worker.errors import StartError
+from snakepit_worker.process.readiness import RealStdout
 from snakepit_worker.settings import Settings, parse
 
 if TYPE_CHECKING:
@@ -33,55 +34,61 @@ def main(argv: Sequence[str] | None = None) -> int:
     ignored: list[str] = []
     try:
         settings = parse(arguments, os.environ, warn=ignored.append)
-        if command == "serve" and not settings.health_check:
-            return _serve(settings, ignored)
-        for text in ignored:
-            print(f"snakepit-worker: {text}", file=sys.stderr)
+    except StartError as error:
+        print(f"snakepit-worker: {error}", file=sys.stderr)
+        return error.exit_status
+    # Whatever an adapter prints goes to stderr: stdout is for what was asked for.
+    stdout = RealStdout()
+    if command == "serve" and not settings.health_check:
+        return _serve(settings, ignored, stdout)
+    for text in ignored:
+        print(f"snakepit-worker: {text}", file=sys.stderr)
+    try:
         if command == "tools":
-            return _tools(settings)
-        return _check(settings, everything=command == "doctor")
+            return _tools(settings, stdout)
+        return _check(settings, stdout, everything=command == "doctor")
     except StartError as error:
         print(f"snakepit-worker: {error}", file=sys.stderr)
         return error.exit_status
 
 
-def _serve(settings: Settings, ignored: Sequence[str]) -> int:
+def _serve(settings: Settings, ignored: Sequence[str], stdout: RealStdout) -> int:
     # Imported here, so that the other commands do not pay for it.
-    from snakepit_worker.process.readiness import StdoutLine  # noqa: PLC0415
     from snakepit_worker.process.serve import Process, enable_stack_dumps, report  # noqa: PLC0415
     from snakepit_worker.telemetry import logging  # noqa: PLC0415
     from snakepit_worker.telemetry.writer import LineStream, StderrWriter  # noqa: PLC0415
 
     terminal = sys.stderr.isatty()
-    stdout = StdoutLine()
     writer = StderrWriter()
-    # Whatever a framework prints goes to stderr, and blocks nobody.
-    sys.stdout = sys.stderr = LineStream(writer)
+    sys.stdout = sys.stderr = LineStream(writer)  # which block nobody
     enable_stack_dumps()
     logging.configure(settings.log_level, writer, terminal=terminal)
     for text in ignored:
         logging.logger().warning(text)
     try:
         return Process(settings, writer, stdout).run()
-    except Exception as error:  # noqa: BLE001 - said on stderr, the cause last
+    except BaseException as error:  # noqa: BLE001 - said on stderr, the cause last
         return report(error)
     finally:
         sys.stderr.flush()
         writer.flush()
 
 
-def _check(settings: Settings, *, everything: bool) -> int:
+def _check(settings: Settings, stdout: RealStdout, *, everything: bool) -> int:
     from snakepit_worker.doctor import check_adapters, check_all  # noqa: PLC0415 - as in _serve
 
     checks: Iterable[Check] = check_all(settings) if everything else check_adapters(settings)
     failed = False
     for check in checks:
-        print(check, file=sys.stdout if check.passed else sys.stderr, flush=True)
-        failed = failed or not check.passed
+        if check.passed:
+            stdout.write(str(check))
+        else:
+            print(check, file=sys.stderr, flush=True)
+            failed = True
     return 1 if failed else 0
 
 
-def _tools(settings: Settings) -> int:
+def _tools(settings: Settings, stdout: RealStdout) -> int:
     import json  # noqa: PLC0415 - as in _serve
 
     from snakepit_worker.sessions import Limits, SessionStore  # noqa: PLC0415
@@ -93,5 +100,5 @@ def _tools(settings: Settings) -> int:
     own = builtin_adapters(SessionStore(Limits()), dict, dict, list)
     loaded = [load(name) for name in settings.adapters]
     registry = Registry([*own, *(one for one in loaded if isinstance(one, Adapter))])
-    print(json.dumps(registry.describe(), indent=2))
+    stdout.write(json.dumps(registry.describe(), indent=2))
     return 0

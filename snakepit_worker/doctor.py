@@ -88,9 +88,10 @@ def _check(subject: str, find: Callable[[], str]) -> Check:
     try:
         return Check(subject, passed=True, text=find())
     except StartError as error:
-        return Check(subject, passed=False, text=str(error))
-    except Exception as error:  # noqa: BLE001 - a check that raises is a check that failed
-        return Check(subject, passed=False, text=f"{type(error).__name__}: {error}")
+        text = str(error)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a check that raises has failed
+        text = f"{type(error).__name__}: {error}"
+    return Check(subject, passed=False, text=" ".join(text.split()))
 
 
 def _python() -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ __all__ = ["MARKER", "WorkerProcess", "spawn", "start"]
 MARKER: Final = ("-X", "snakepit=grpc_server.py")
 """An option that the interpreter ignores; the host finds its workers by the text in it."""
 
+_ANNOUNCED: Final = re.compile(r"GRPC_READY:(\d+)")
 _TAIL_LINES: Final = 200
 _POLL: Final = 0.005
 _READY_TIMEOUT: Final = 30.0
@@ -47,12 +49,14 @@ class WorkerProcess:
         process: The process.
         port: Where it serves, on 127.0.0.1.
         ready_after: Seconds from spawn to readiness.
+        announced: The port that it has printed, 0 before.
     """
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
         self.port = 0
         self.ready_after = 0.0
+        self.announced = 0
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         if process.stdout is None:  # pragma: no cover - start() asks for pipes
             msg = "the process needs a pipe as stdout"
@@ -128,8 +132,12 @@ class WorkerProcess:
 
     def _read(self, stdout: IO[bytes]) -> None:
         with contextlib.suppress(ValueError):  # closed by stop()
-            for line in stdout:
-                self._tail.append(line.decode("utf-8", "replace"))
+            for data in stdout:
+                line = data.decode("utf-8", "replace")
+                self._tail.append(line)
+                # Anywhere in a line: what adapters print goes into the same pipe.
+                if self.announced == 0 and (found := _ANNOUNCED.search(line)):
+                    self.announced = int(found[1])
 
 
 def start(  # noqa: PLR0913 - the parts of a command line
@@ -172,7 +180,7 @@ def start(  # noqa: PLR0913 - the parts of a command line
         begun = time.monotonic()
         try:
             while worker.port == 0:
-                worker.port = _port(ready) if host else _announced(worker)
+                worker.port = _port(ready) if host else worker.announced
                 if worker.port == 0:
                     _check(worker, begun + ready_timeout)
                     time.sleep(_POLL)
@@ -233,14 +241,6 @@ def _port(ready_file: Path) -> int:
         return 0
     ready_file.unlink()
     return int(text)
-
-
-def _announced(worker: WorkerProcess) -> int:
-    marker = "GRPC_READY:"
-    for line in list(worker._tail):  # noqa: SLF001 - of this module
-        if line.startswith(marker):
-            return int(line.removeprefix(marker))
-    return 0
 
 
 def _check(worker: WorkerProcess, deadline: float) -> None:

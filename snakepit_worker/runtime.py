@@ -147,9 +147,7 @@ class Worker:
 
     def _load(self) -> None:
         settings = self.settings
-        loaded = [
-            load(name, thread_safe=settings.max_workers is not None) for name in settings.adapters
-        ]
+        loaded = [load(name, thread_safe=settings.max_workers > 0) for name in settings.adapters]
         own = builtin_adapters(self._store, self._info, self._stats, self._describe)
         native = [adapter for adapter in loaded if not isinstance(adapter, ForeignAdapter)]
         self._registry = Registry([*own, *self._adapters, *native])

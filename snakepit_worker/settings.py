@@ -93,16 +93,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = "exact"
     max_workers: Annotated[
-        int | None,
+        int,
         _option(
-            "threads for synchronous tools, the number that run at once; 10 when omitted; given, "
-            "it asks adapters written for Snakepit to say that they are thread-safe",
+            "threads for synchronous tools, the number that run at once; adapters written for "
+            "Snakepit then have to say that they are thread-safe; 0 means 10 threads and asks "
+            "nothing of adapters",
             flag="--max-workers",
             env=("SNAKEPIT_WORKER_MAX_WORKERS",),
-            ge=1,
+            ge=0,
             le=1024,
         ),
-    ] = None
+    ] = 0
     grace_ms: Annotated[
         int,
         _option(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["StdoutLine", "announce"]
+__all__ = ["RealStdout", "announce"]
 
 
-class StdoutLine:
-    """The process's real stdout, kept aside for the one line that old hosts look for.
+class RealStdout:
+    """The process's real stdout, kept aside for what the process itself has to say.
 
     Everything else that is written to stdout, by whatever library or child process, goes to
     stderr from now on.
@@ -20,14 +20,13 @@ class StdoutLine:
         os.dup2(2, 1)
 
     def write(self, text: str) -> None:
-        """Write a line, and close."""
-        try:
-            os.write(self._fd, f"{text}\n".encode())
-        finally:
-            os.close(self._fd)
+        """Write a line."""
+        data = f"{text}\n".encode()
+        while data:
+            data = data[os.write(self._fd, data) :]
 
 
-def announce(port: int, ready_file: str | None, stdout: StdoutLine) -> None:
+def announce(port: int, ready_file: str | None, stdout: RealStdout) -> None:
     """Report the port, once.
 
     Args:

@@ -19,13 +19,14 @@ from snakepit_worker.process.watchdog import watch_parent
 from snakepit_worker.telemetry.logging import logger
 
 if TYPE_CHECKING:
-    from snakepit_worker.process.readiness import StdoutLine
+    from snakepit_worker.process.readiness import RealStdout
     from snakepit_worker.runtime import Worker
     from snakepit_worker.settings import Settings
     from snakepit_worker.telemetry.writer import StderrWriter
 
 __all__ = ["Process", "enable_stack_dumps", "report"]
 
+_SUMMARY_LENGTH: Final = 1000
 _CLOSING_TIME: Final = 1.0
 """Seconds that everything after the grace of running calls may take; then the process ends."""
 
@@ -39,7 +40,7 @@ class Process:
         stdout: The real stdout.
     """
 
-    def __init__(self, settings: Settings, writer: StderrWriter, stdout: StdoutLine) -> None:
+    def __init__(self, settings: Settings, writer: StderrWriter, stdout: RealStdout) -> None:
         self._settings = settings
         self._writer = writer
         self._stdout = stdout
@@ -127,6 +128,8 @@ def report(error: BaseException) -> int:
     if cause is not None:
         sys.stderr.write("".join(traceback.format_exception(cause)))
     text = str(error) if known else f"{type(error).__name__}: {error}"
+    if len(text) > _SUMMARY_LENGTH:
+        text = f"{text[:_SUMMARY_LENGTH]}…"
     sys.stderr.write(f"snakepit-worker: cannot start: {text}\n")
     sys.stderr.flush()
     return error.exit_status if isinstance(error, StartError) else 1

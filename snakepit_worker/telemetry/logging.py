@@ -12,6 +12,7 @@ import sys
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
+from snakepit_worker.wire.json_text import dumps
 from snakepit_worker.wire.redaction import redact
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ _LEVELS: Final[Mapping[LogLevel, int]] = {
     "error": logging.ERROR,
     "none": logging.CRITICAL + 1,
 }
+_KNOWN_LEVELS: Final = (10, 20, 30, 40, 50)
+"""Those that structlog knows; frameworks have some of their own in between."""
 _current: FilteringBoundLogger | None = None
 
 
@@ -70,7 +73,7 @@ def configure(level: LogLevel, writer: StderrWriter, *, terminal: bool) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        wrapper_class=structlog.make_filtering_bound_logger(min(threshold, logging.CRITICAL)),
     ).bind()
     root = logging.getLogger()
     root.handlers[:] = [_Handler()]
@@ -99,7 +102,9 @@ class _Handler(logging.Handler):
             message = record.getMessage()
         except Exception:  # noqa: BLE001 - a bad format string of a framework is not our failure
             message = str(record.msg)
-        logger().log(record.levelno, message, logger=record.name, exc_info=record.exc_info or None)
+        known = (level for level in _KNOWN_LEVELS if level <= record.levelno)
+        level = max(known, default=logging.DEBUG)
+        logger().log(level, message, logger=record.name, exc_info=record.exc_info or None)
 
 
 def _add_call_fields(
@@ -114,10 +119,8 @@ def _add_call_fields(
     return event
 
 
-def _dumps(event: object, default: Any) -> str:  # noqa: ANN401 - structlog's serializer signature
-    import orjson  # noqa: PLC0415 - only processes that write JSON lines need it here
-
-    return orjson.dumps(event, default).decode()
+def _dumps(event: object, **_: object) -> str:
+    return dumps(event)
 
 
 def _embedded() -> FilteringBoundLogger:

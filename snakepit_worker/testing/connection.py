@@ -3,51 +3,73 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
-import json
+import platform
 import secrets
+import sys
+import threading
+import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import grpc
 
+from snakepit_worker.testing.replies import ToolFailure, decode_chunk, decode_response
+from snakepit_worker.testing.supervision import HeartbeatMonitor, Supervision, TelemetryStream
 from snakepit_worker.wire.convention import CHANNEL_OPTIONS, CORRELATION_HEADER
 from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 from snakepit_worker.wire.generated.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_worker.wire.values import to_any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
 
-__all__ = ["Connection", "ToolFailure"]
+__all__ = [
+    "Connection",
+    "ToolFailure",
+    "decode_chunk",
+    "decode_response",
+    "python_identity",
+    "truncated",
+]
 
 _TIMEOUT: Final = 30.0
+"""Seconds; the host has more patience, but nobody who runs tests has."""
 _sessions = itertools.count(1)
 
 
-class ToolFailure(Exception):  # noqa: N818 - the word for it on both sides
-    """A tool call that failed, with the failure object that Elixir would see.
-
-    Attributes:
-        failure: The decoded object.
-    """
-
-    def __init__(self, failure: Mapping[str, Any]) -> None:
-        super().__init__(f"{failure.get('type')}: {failure.get('message')}")
-        self.failure = failure
-
-
 class Connection:
-    """What the host does with a worker that is ready: greet it, call its tools.
+    """What the host does with a worker that is ready: greet it, look after it, call its tools.
 
     Args:
         address: ``host:port`` of the worker.
         session_id: Session of all requests; a fresh one when omitted.
+        identity: What every request says of the interpreter that the worker runs on, see
+            `python_identity`; the host sends that when it knows.
+        cancels: Whether leaving a stream early ends it.  With the host it does not: what nobody
+            reads any more goes on until its end or its deadline.
+
+    Attributes:
+        heartbeats: The monitor, once `supervise` has been called.
+        telemetry: The stream of events, once `supervise` has been called.
     """
 
-    def __init__(self, address: str, session_id: str | None = None) -> None:
-        self.session_id = session_id or f"session_{next(_sessions)}_{secrets.token_hex(4)}"
+    def __init__(
+        self,
+        address: str,
+        session_id: str | None = None,
+        *,
+        identity: Mapping[str, str] | None = None,
+        cancels: bool = True,
+    ) -> None:
+        self.session_id = session_id or f"session_{next(_sessions)}_{time.time_ns() // 1000}"
         self.channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
         self.stub = BridgeServiceStub(self.channel)
+        self.heartbeats: HeartbeatMonitor | None = None
+        self.telemetry: TelemetryStream | None = None
+        self._identity = dict(identity or {})
+        self._cancels = cancels
 
     def greet(self) -> None:
         """The host's first steps after readiness: ping, and the worker's session.
@@ -58,11 +80,32 @@ class Connection:
         self.stub.Ping(
             pb.PingRequest(message="connection_test"), timeout=_TIMEOUT, wait_for_ready=True
         )
+        now = datetime.now(UTC).replace(tzinfo=None)
         self.stub.InitializeSession(
             pb.InitializeSessionRequest(
-                session_id=self.session_id, metadata={"elixir_node": "nonode@nohost"}
+                session_id=self.session_id,
+                metadata={
+                    "elixir_node": "nonode@nohost",
+                    "initialized_at": f"{now.isoformat(timespec='microseconds')}Z",
+                },
+                config=pb.SessionConfig(enable_caching=True, cache_ttl_seconds=60),
             ),
             timeout=_TIMEOUT,
+        )
+
+    def supervise(
+        self, supervision: Supervision | None = None, failed: Callable[[], object] | None = None
+    ) -> None:
+        """The host's next steps: the telemetry stream, and heartbeats until the end.
+
+        Args:
+            supervision: How; as the host does when omitted.
+            failed: Called at the first bad heartbeat where the worker depends on them.
+        """
+        supervision = supervision or Supervision()
+        self.telemetry = TelemetryStream(self.stub, supervision)
+        self.heartbeats = HeartbeatMonitor(
+            self.stub, self.session_id, supervision, failed if supervision.dependent else None
         )
 
     def call(
@@ -81,7 +124,7 @@ class Connection:
             arguments: JSON values.
             binary: Raw bytes by name.
             metadata: What the host sends beside the arguments.
-            timeout: Seconds.
+            timeout: Seconds, which are sent as `truncated` gives them.
 
         Returns:
             The decoded JSON, bytes, or a pair of bytes and metadata.
@@ -91,10 +134,7 @@ class Connection:
             grpc.RpcError: When the call did, by its deadline for one.
         """
         request = self.request(tool, arguments, binary=binary, metadata=metadata)
-        response = self.stub.ExecuteTool(
-            request, timeout=timeout, metadata=_headers(request), wait_for_ready=True
-        )
-        return decode_response(response)
+        return decode_response(self.execute(request, timeout))
 
     def stream(
         self,
@@ -117,14 +157,49 @@ class Connection:
         """
         request = self.request(tool, arguments, binary=binary)
         request.stream = True
+        with contextlib.closing(self.chunks(request, timeout)) as chunks:
+            for chunk in chunks:
+                yield decode_chunk(chunk)
+
+    def execute(
+        self, request: pb.ExecuteToolRequest, timeout: float | None = _TIMEOUT
+    ) -> pb.ExecuteToolResponse:
+        """Send a request as it is, with its correlation id as a header.
+
+        Args:
+            request: The request.
+            timeout: As for `call`.
+
+        Raises:
+            grpc.RpcError: When the call fails.
+        """
+        return self.stub.ExecuteTool(
+            request, timeout=truncated(timeout), metadata=_headers(request), wait_for_ready=True
+        )
+
+    def chunks(
+        self, request: pb.ExecuteToolRequest, timeout: float | None = _TIMEOUT
+    ) -> Generator[pb.ToolChunk, None, None]:
+        """The same for a streaming tool.
+
+        Args:
+            request: The request.
+            timeout: As for `call`.
+
+        Raises:
+            grpc.RpcError: When the stream fails.
+        """
         call = self.stub.ExecuteStreamingTool(
-            request, timeout=timeout, metadata=_headers(request), wait_for_ready=True
+            request, timeout=truncated(timeout), metadata=_headers(request), wait_for_ready=True
         )
         try:
-            for chunk in call:
-                yield decode_chunk(chunk)
-        finally:
-            call.cancel()
+            yield from call
+        except GeneratorExit:
+            if self._cancels:
+                call.cancel()
+            else:
+                threading.Thread(target=_discard, args=(call,), daemon=True).start()
+            raise
 
     def request(
         self,
@@ -147,12 +222,25 @@ class Connection:
             tool_name=tool,
             parameters={name: to_any(value) for name, value in (arguments or {}).items()},
             binary_parameters=binary or {},
-            metadata={"correlation_id": f"sp-{secrets.token_hex(12)}", **(metadata or {})},
+            metadata={**self.call_metadata(), **(metadata or {})},
         )
 
+    def call_metadata(self, correlation_id: str = "") -> dict[str, str]:
+        """What the host puts into the metadata of every call.
+
+        Args:
+            correlation_id: Of the call; a fresh one when omitted.
+        """
+        correlation_id = correlation_id or f"sp-{secrets.token_hex(12)}"
+        return {"correlation_id": correlation_id, **self._identity}
+
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, with everything that runs over it."""
+        if self.heartbeats is not None:
+            self.heartbeats.stop()
         self.channel.close()
+        if self.heartbeats is not None:
+            self.heartbeats.join()
 
     def __enter__(self) -> Self:
         return self
@@ -161,38 +249,35 @@ class Connection:
         self.close()
 
 
-def decode_response(response: pb.ExecuteToolResponse) -> Any:  # noqa: ANN401 - see Connection.call
-    """A unary reply as the host decodes it (interop 3.3, 3.4).
+def truncated(seconds: float | None) -> float | None:
+    """A time limit as it leaves the host, which sends whole numbers of one unit (interop 2.5).
 
-    Raises:
-        ToolFailure: When it is a failure.
+    Args:
+        seconds: The limit; 1.5 is sent as 1 s, 298.8 as 4 minutes; None is none.
     """
-    if not response.success:
-        raise ToolFailure(json.loads(response.error_message))
-    value: Any = None
-    if response.HasField("result"):
-        raw = response.result.value
-        try:
-            value = json.loads(raw) if raw else ""
-        except ValueError:
-            value = raw
-    if not response.binary_result:
-        return value
-    return (response.binary_result, value) if value else response.binary_result
+    if seconds is None:
+        return None
+    milliseconds = round(seconds * 1000)
+    for unit, next_unit in ((1, 1_000), (1_000, 60_000), (60_000, 3_600_000)):
+        if milliseconds < next_unit:
+            return milliseconds // unit * unit / 1000
+    return float(milliseconds // 3_600_000 * 3_600)
 
 
-def decode_chunk(chunk: pb.ToolChunk) -> dict[str, Any]:
-    """A chunk as the map that an Elixir callback receives (interop 4.4)."""
-    decoded: dict[str, Any] = {}
-    if chunk.data:
-        decoded = {"raw_data": chunk.data}
-        with contextlib.suppress(ValueError):
-            value = json.loads(chunk.data)
-            decoded = value if isinstance(value, dict) else {"data": value}
-    decoded["is_final"] = chunk.is_final
-    if chunk.metadata:
-        decoded["_metadata"] = dict(chunk.metadata)
-    return decoded
+def python_identity() -> dict[str, str]:
+    """What the host says of an interpreter like this one, in every request (interop 2.6)."""
+    runtime = f"{sys.executable} {sys.version}"
+    return {
+        "python_version": platform.python_version(),
+        "python_platform": f"{platform.machine()}-pc-{platform.system().lower()}-gnu",
+        "python_runtime_hash": hashlib.sha256(runtime.encode()).hexdigest(),
+    }
+
+
+def _discard(chunks: Iterator[pb.ToolChunk]) -> None:
+    with contextlib.suppress(grpc.RpcError):
+        for _ in chunks:
+            pass
 
 
 def _headers(request: pb.ExecuteToolRequest) -> tuple[tuple[str, str | bytes], ...]:

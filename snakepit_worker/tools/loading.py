@@ -15,6 +15,8 @@ from snakepit_worker.tools.foreign import ForeignAdapter, is_foreign
 __all__ = ["ENTRY_POINT_GROUP", "load"]
 
 _SNAKEPIT: Final = "snakepit_bridge"
+_WHATEVER: Final = (Exception, SystemExit)
+"""What the code of an adapter may raise; one that exits must not decide our exit status."""
 ENTRY_POINT_GROUP: Final = "snakepit_worker.adapters"
 
 
@@ -44,7 +46,7 @@ def load(name: str, *, thread_safe: bool = False) -> Adapter | ForeignAdapter:
         raise StartError(msg)
     try:
         return found()
-    except Exception as error:
+    except _WHATEVER as error:
         msg = f"adapter {name}: {found.__name__}() failed: {_cause(error)}"
         raise StartError(msg) from error
 
@@ -55,7 +57,7 @@ def _entry_point(name: str) -> object:
         if entry_point.name == name:
             try:
                 return entry_point.load()
-            except Exception as error:
+            except _WHATEVER as error:
                 msg = f"adapter {name} ({entry_point.value}) cannot be imported: {_cause(error)}"
                 raise StartError(msg) from error
     known = ", ".join(sorted({entry_point.name for entry_point in entry_points})) or "none"
@@ -73,7 +75,7 @@ def _class(path: str) -> object:
         sys.path.append(os.getcwd())  # noqa: PTH109
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except _WHATEVER as error:
         msg = f"adapter {path}: module {module_name} cannot be imported: {_cause(error)}"
         if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith(_SNAKEPIT):
             msg += (
@@ -88,5 +90,5 @@ def _class(path: str) -> object:
     return found
 
 
-def _cause(error: Exception) -> str:
+def _cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"

@@ -14,9 +14,8 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-import orjson
-
 from snakepit_worker.errors import Category, Code, Violation, WorkerError
+from snakepit_worker.wire.json_text import dumps
 from snakepit_worker.wire.redaction import redact
 
 if TYPE_CHECKING:
@@ -29,6 +28,8 @@ STATUS_MESSAGE_LIMIT: Final = 4096
 trailers pass 8 KiB (interop 4.7); half of that leaves room for encoded details."""
 
 _MESSAGE_LIMIT: Final = 16_384
+_ID_LIMIT: Final = 128
+_LINE_LIMIT: Final = 4_096
 _TRACEBACK_FRAMES: Final = 50
 _CAUSES: Final = 5
 _CALL_SITE_KEYS: Final = ("library", "python_module", "function", "call_type", "payload_version")
@@ -99,7 +100,7 @@ class Failure:
     def to_json(self) -> str:
         """The host's error object for ``error_message``."""
         facts = self._facts()
-        return _dumps(
+        return dumps(
             {
                 "type": self.type,
                 "message": self.message,
@@ -121,13 +122,13 @@ class Failure:
         whole = {**base, "context": self.site.context(), "stacktrace": self.stacktrace, **facts}
         for drop in (None, "stacktrace", "cause", "details", "help", "violations", "context"):
             whole.pop(drop or "", None)
-            text = _dumps(whole)
+            text = dumps(whole)
             if _encoded_length(text) <= STATUS_MESSAGE_LIMIT:
                 return text
         message = self.message
         while True:
             message = message[: len(message) // 2]
-            text = _dumps({**whole, "type": self.type[:200], "message": f"{message}…"})
+            text = dumps({**whole, "type": self.type[:200], "message": f"{message}…"})
             if _encoded_length(text) <= STATUS_MESSAGE_LIMIT or not message:
                 return text
 
@@ -137,7 +138,7 @@ class Failure:
             "category": self.category,
             "retryable": self.retryable,
             "error_id": self.error_id,
-            "correlation_id": self.site.correlation_id,
+            "correlation_id": self.site.correlation_id[:_ID_LIMIT],
         }
         if self.retry_after is not None:
             facts["retry_after_ms"] = round(self.retry_after * 1000)
@@ -169,7 +170,7 @@ def describe(
     facts = known or WorkerError("")
     return Failure(
         type=error.elixir_name if isinstance(error, WorkerError) else type(error).__name__,
-        message=redact(_text(facts if str(facts) else error)[:_MESSAGE_LIMIT]),
+        message=_message(facts) or _message(error),
         code=facts.code,
         category=facts.category,
         retryable=facts.retryable,
@@ -185,19 +186,24 @@ def describe(
     )
 
 
+def _message(error: BaseException) -> str:
+    """The text without secrets, which go before it is cut: half of one is still one."""
+    return redact(_text(error)[: 2 * _MESSAGE_LIMIT])[:_MESSAGE_LIMIT]
+
+
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - an exception without a readable text is still a failure
+    except BaseException:  # noqa: BLE001 - an exception without a readable text is still a failure
         return f"<{type(error).__name__} whose text cannot be read>"
 
 
 def _stacktrace(error: BaseException) -> tuple[str, ...]:
     try:
         lines = traceback.format_exception(error, limit=-_TRACEBACK_FRAMES)
-    except Exception:  # noqa: BLE001 - formatting calls str() and repr() of foreign objects
+    except BaseException:  # noqa: BLE001 - formatting calls str() and repr() of foreign objects
         lines = [*traceback.format_tb(error.__traceback__, limit=-_TRACEBACK_FRAMES), _text(error)]
-    return tuple(redact(line) for line in lines)
+    return tuple(redact(line[:_LINE_LIMIT]) for line in lines)
 
 
 def _causes(error: BaseException) -> tuple[Mapping[str, str], ...]:
@@ -211,36 +217,9 @@ def _causes(error: BaseException) -> tuple[Mapping[str, str], ...]:
         if following is None or id(following) in seen:
             break
         seen.add(id(following))
-        message = redact(_text(following)[:_MESSAGE_LIMIT])
-        causes.append({"type": type(following).__name__, "message": message})
+        causes.append({"type": type(following).__name__, "message": _message(following)})
         current = following
     return tuple(causes)
-
-
-def _dumps(value: object) -> str:
-    try:
-        return orjson.dumps(value, str).decode()
-    except (TypeError, RecursionError):
-        return orjson.dumps(_printable(value)).decode()
-
-
-def _printable(value: object, depth: int = 8) -> object:
-    """Plain JSON made of anything: the last resort, so that a failure always gets through."""
-    if isinstance(value, dict) and depth:
-        return {_clean(key): _printable(item, depth - 1) for key, item in value.items()}
-    if isinstance(value, list | tuple) and depth:
-        return [_printable(item, depth - 1) for item in value]
-    if value is None or isinstance(value, bool | float):
-        return value
-    return _clean(value)
-
-
-def _clean(value: object) -> str:
-    try:
-        text = str(value)
-    except Exception:  # noqa: BLE001 - as in _text
-        text = f"<{type(value).__name__}>"
-    return text.encode("utf-8", "replace").decode()
 
 
 def _encoded_length(text: str) -> int:

@@ -13,22 +13,19 @@ __all__ = ["REDACTED", "is_secret", "redact"]
 
 REDACTED: Final = "[REDACTED]"
 
+_NAMED: Final = r"(?i)((?:api[ _-]?key|token|secret|password)[\"']?\s{0,8}[:=]\s{0,8}\\?)"
+# Every repetition is bounded or cannot match in two ways: the texts come from anywhere.
 _PATTERNS: Final = (
-    (re.compile(r"(?i)\b(bearer\s+)[A-Za-z0-9._~+/=-]+"), rf"\g<1>{REDACTED}"),
-    (re.compile(r"\bsk-[A-Za-z0-9_-]*[A-Za-z0-9]{10,}[A-Za-z0-9_-]*"), REDACTED),
+    (re.compile(r"(?i)\b(bearer\s{1,8})[A-Za-z0-9._~+/=-]+"), rf"\g<1>{REDACTED}"),
+    (re.compile(r"\bsk-(?:[_-]{0,8}[A-Za-z0-9]){10,}[A-Za-z0-9_-]*"), REDACTED),
+    # The closing quote may be escaped, as in the JSON of a log line.
+    (re.compile(_NAMED + r'"(?:[^"\\]|\\(?!"))*(\\?")'), rf'\g<1>"{REDACTED}\g<2>'),
+    (re.compile(_NAMED + r"'[^']*'"), rf"\g<1>'{REDACTED}'"),
     (
-        re.compile(
-            r"""(?ix)
-            ( (?:api[\ _-]?key | token | secret | password) ["']? \s* [:=] \s* )
-            (?: "[^"]*" | '[^']*' )
-            """
-        ),
-        rf"\g<1>'{REDACTED}'",
+        re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,30}://[^/\s:@]{0,256}:)[^/\s@]{1,512}(?=@)"),
+        rf"\g<1>{REDACTED}",
     ),
-    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^/\s:@]*:)[^/\s@]+(?=@)"), rf"\g<1>{REDACTED}"),
 )
-
-
 _SECRET_NAME: Final = re.compile(
     r"(?i)(?:^|[_.-])(?:key|api_?key|token|secret|password|passwd|credentials?|authorization)$"
 )

@@ -1,0 +1,43 @@
+"""JSON of whatever there is, for texts that have to get through: failures and log lines."""
+
+from __future__ import annotations
+
+import orjson
+
+__all__ = ["dumps"]
+
+_DEPTH = 8
+
+
+def dumps(value: object) -> str:
+    """The value as strict JSON.  Never raises.
+
+    What is not JSON becomes text; text that is not valid Unicode is mended.
+
+    Args:
+        value: Anything; a dictionary, mostly.
+    """
+    try:
+        return orjson.dumps(value, _text).decode()
+    except (TypeError, RecursionError):
+        return orjson.dumps(_printable(value, _DEPTH)).decode()
+
+
+def _printable(value: object, depth: int) -> object:
+    if isinstance(value, dict) and depth:
+        return {_text(key): _printable(item, depth - 1) for key, item in value.items()}
+    if isinstance(value, list | tuple) and depth:
+        return [_printable(item, depth - 1) for item in value]
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int) and -(2**63) <= value < 2**64:
+        return value
+    return _text(value)
+
+
+def _text(value: object) -> str:
+    try:
+        text = str(value)
+    except BaseException:  # noqa: BLE001 - str() of a foreign object may do anything
+        text = f"<{type(value).__name__}>"
+    return text.encode("utf-8", "replace").decode()
