@@ -50,6 +50,7 @@ __all__ = ["Dispatcher", "Rules"]
 
 _TRUTHY: Final = frozenset(("1", "true", "t", "yes", "y", "on"))
 _ENDS_OF_ITERATION: Final = (StopIteration, StopAsyncIteration)
+_PLAIN_ITEMS: Final = frozenset((dict, list, str, bytes, int, float, bool, type(None)))
 _ONE: Final = {"count": 1}
 
 
@@ -106,7 +107,7 @@ class Dispatcher:
         self._session_seen = session_seen
         self._rules = rules
         self._run_sync = partial(executors.run, threads)
-        self._running: set[CallContext] = set()
+        self._running: set[_Call] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self.draining = False
@@ -186,8 +187,9 @@ class Dispatcher:
 
     def cancel_all(self) -> int:
         """Mark every running call as cancelled; how many there were."""
-        for context in self._running:
-            context.cancel()
+        for call in self._running:
+            if call.context is not None:
+                call.context.cancel()
         return len(self._running)
 
     async def _run(self, call: _Call, *, streaming: bool) -> Any:  # noqa: ANN401 - a tool's result
@@ -200,6 +202,8 @@ class Dispatcher:
         if self.draining:
             msg = "this worker is shutting down"
             raise Unavailable(msg, retry_after=1.0)
+        self._running.add(call)
+        self._idle.clear()
         request = call.request
         tool = call.tool = self._registry.find(request.tool_name)
         if tool is None:
@@ -251,8 +255,6 @@ class Dispatcher:
             self._run_sync,
             self._elixir,
         )
-        self._running.add(context)
-        self._idle.clear()
         self._session_seen(request.session_id)
         self._events.emit("tool.execution.start", _ONE, call.event_metadata(), call.correlation_id)
         current_call.set(context)
@@ -261,23 +263,25 @@ class Dispatcher:
     async def _send(
         self, call: _Call, value: object, write: Callable[[ToolChunk], Awaitable[None]]
     ) -> None:
+        name = call.request.tool_name
         count = 0
         final = False
         async with aclosing(self._items(value)) as items:
             async for item in items:
                 count += 1
-                chunk = as_chunk(item)
-                message = ToolChunk(
-                    chunk_id=f"{call.request.tool_name}-{count}",
-                    data=self._values.chunk(chunk.data),
-                    is_final=chunk.is_final,
-                )
-                for key, text in chunk.metadata.items():
-                    message.metadata[str(key)] = str(text)
-                final = final or chunk.is_final
+                message = ToolChunk(chunk_id=f"{name}-{count}")
+                if type(item) in _PLAIN_ITEMS:  # most are; the rest may be more than its data
+                    message.data = self._values.chunk(item)
+                else:
+                    chunk = as_chunk(item)
+                    message.data = self._values.chunk(chunk.data)
+                    message.is_final = chunk.is_final
+                    for key, text in chunk.metadata.items():
+                        message.metadata[str(key)] = str(text)
+                    final = final or chunk.is_final
                 await write(message)
         if not final:
-            await write(ToolChunk(chunk_id=f"{call.request.tool_name}-{count + 1}", is_final=True))
+            await write(ToolChunk(chunk_id=f"{name}-{count + 1}", is_final=True))
 
     async def _items(self, value: object) -> AsyncGenerator[Any, None]:
         """The items of a streaming tool's result; what is not iterable is one item."""
@@ -376,10 +380,10 @@ class Dispatcher:
 
     def _finish(self, call: _Call) -> None:
         self._served += 1
+        self._running.discard(call)
+        if not self._running:
+            self._idle.set()
         if call.context is not None:
-            self._running.discard(call.context)
-            if not self._running:
-                self._idle.set()
             self._events.emit(
                 f"tool.execution.{'exception' if call.failure else 'stop'}",
                 {"duration": call.elapsed_ns(), "count": 1},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import os
 import sys
 import threading
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from snakepit_worker.calls.threads import MainThread
 from snakepit_worker.errors import StartError
 from snakepit_worker.process.group import ProcessGroup
+from snakepit_worker.process.memory import keep_freed_memory
 from snakepit_worker.process.readiness import announce
 from snakepit_worker.process.signals import Signals
 from snakepit_worker.process.watchdog import watch_parent
@@ -61,17 +63,23 @@ class Process:
         if settings.process_group:
             self._group.lead()
         signals = Signals(self._signalled)
+        gc.disable()  # nothing that a start makes is garbage
         if settings.elixir_address is not None and settings.heartbeat_dependent:
             watch_parent(self._orphaned)
         main_thread = MainThread(after_each=signals.install)
+        # gRPC's fork handlers crash children that tools fork while calls are running.
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+        keep_freed_memory()
         # grpc and all that needs it come only now: from here on a signal ends the process at once.
         from snakepit_worker.runtime import Worker  # noqa: PLC0415
 
         try:
             self._worker = Worker(settings, main_thread=main_thread, host_lost=self._stop)
             port = self._worker.start()
+            signals.install()  # an adapter's import may have set its own
             self._serving = True
             announce(port, settings.ready_file, self._stdout)
+            gc.enable()
         except BaseException:
             self._group.end_members()
             raise
@@ -98,13 +106,15 @@ class Process:
             os._exit(1)
 
     def _stop(self) -> None:
-        """Begin to stop; the process ends in bounded time whatever tools and closers do."""
-        if not self._stop_begun.is_set():
-            self._stop_begun.set()
-            limit = self._settings.grace_ms / 1000 + _CLOSING_TIME
-            timer = threading.Timer(limit, self._end_hard)
-            timer.daemon = True
-            timer.start()
+        """Begin to stop; the process ends in bounded time whatever tools and closers do.
+
+        A second time: no more waiting for running calls.
+        """
+        grace = 0.0 if self._stop_begun.is_set() else self._settings.grace_ms / 1000
+        self._stop_begun.set()
+        timer = threading.Timer(grace + _CLOSING_TIME, self._end_hard)
+        timer.daemon = True
+        timer.start()
         if self._worker is not None:
             self._worker.request_stop()
 

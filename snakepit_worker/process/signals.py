@@ -34,6 +34,7 @@ class Signals:
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         self.install()
+        os.register_at_fork(after_in_child=_forget)
         threading.Thread(target=self._read, name="signals", daemon=True).start()
 
     def install(self) -> None:
@@ -47,6 +48,13 @@ class Signals:
             for number in data:
                 if number in _HANDLED:
                     self._received(number)
+
+
+def _forget() -> None:
+    """A forked child takes signals for itself, and must not write them into our pipe."""
+    signal.set_wakeup_fd(-1)
+    for number in _HANDLED:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _noted(_number: int, _frame: object) -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import sys
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from snakepit_worker.wire.json_text import dumps
 from snakepit_worker.wire.redaction import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
+    from collections.abc import Callable, Mapping, MutableMapping
 
     from structlog.typing import FilteringBoundLogger, Processor
 
@@ -44,7 +45,7 @@ def logger() -> FilteringBoundLogger:
     """The logger of this process."""
     global _current  # noqa: PLW0603 - one per process, like the standard library's root logger
     if _current is None:
-        _current = _embedded()
+        _current = _build()
     return _current
 
 
@@ -56,16 +57,26 @@ def configure(level: LogLevel, writer: StderrWriter, *, terminal: bool) -> None:
         writer: Takes the lines without blocking.
         terminal: Whether a person reads them; otherwise each line is a JSON object.
     """
-    global _current  # noqa: PLW0603 - see logger()
-    structlog = _import_structlog()
+    global _current, _build
     threshold = _LEVELS[level]
+    # Built with the first line, which a quiet worker writes only after it is ready.
+    _current, _build = None, partial(_for_process, threshold, writer, terminal=terminal)
+    root = logging.getLogger()
+    root.handlers[:] = [_Handler()]
+    # Frameworks report their progress at info; only a developer wants that.
+    root.setLevel(threshold if level == "debug" else max(threshold, logging.WARNING))
+    logging.captureWarnings(capture=True)
+
+
+def _for_process(threshold: int, writer: StderrWriter, *, terminal: bool) -> FilteringBoundLogger:
+    structlog = _import_structlog()
     renderer: list[Processor]
     if terminal:
         plain = structlog.dev.plain_traceback
         renderer = [structlog.dev.ConsoleRenderer(colors=True, exception_formatter=plain)]
     else:
         renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_dumps)]
-    _current = structlog.wrap_logger(
+    bound: FilteringBoundLogger = structlog.wrap_logger(
         _Sink(writer),
         processors=[
             _add_call_fields,
@@ -75,11 +86,7 @@ def configure(level: LogLevel, writer: StderrWriter, *, terminal: bool) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(min(threshold, logging.CRITICAL)),
     ).bind()
-    root = logging.getLogger()
-    root.handlers[:] = [_Handler()]
-    # Frameworks report their progress at info; only a developer wants that.
-    root.setLevel(threshold if level == "debug" else max(threshold, logging.WARNING))
-    logging.captureWarnings(capture=True)
+    return bound
 
 
 class _Sink:
@@ -145,3 +152,6 @@ def _import_structlog() -> Any:  # noqa: ANN401 - a module
         if hide:
             del sys.modules["rich"]
     return structlog
+
+
+_build: Callable[[], FilteringBoundLogger] = _embedded

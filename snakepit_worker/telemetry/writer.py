@@ -7,6 +7,7 @@ them, a closed pipe ends the writing and nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import threading
@@ -35,6 +36,7 @@ class StderrWriter:
         self._dropped = 0
         self._broken = False
         self._writing = False
+        self._is_child = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         if hasattr(os, "register_at_fork"):
@@ -43,6 +45,10 @@ class StderrWriter:
     def write(self, text: str) -> None:
         """Queue text; drop it when the reader does not keep up."""
         data = text.encode("utf-8", "replace")
+        if self._is_child:
+            with contextlib.suppress(OSError):
+                _write_all(self._fd, data)
+            return
         with self._changed:
             if self._broken:
                 return
@@ -75,9 +81,10 @@ class StderrWriter:
         return True
 
     def _forked(self) -> None:
-        """A forked child has neither our thread nor whoever held the lock."""
+        """A forked child has neither our thread nor time to start one: it writes by itself."""
+        self._is_child = True
         self._changed = threading.Condition()
-        self._thread = None
+        self._waiting.clear()
         self._writing = False
 
     def _run(self) -> None:
@@ -95,8 +102,7 @@ class StderrWriter:
                     data += f"({self._dropped} log writes dropped: stderr is not read)\n".encode()
                     self._dropped = 0
             try:
-                while data:
-                    data = data[os.write(self._fd, data) :]
+                _write_all(self._fd, data)
             except OSError:
                 with self._changed:
                     self._broken = True
@@ -104,6 +110,11 @@ class StderrWriter:
                     self._writing = False
                     self._changed.notify_all()
                 return
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
 
 
 class _Bytes(io.RawIOBase):

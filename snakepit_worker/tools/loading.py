@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from importlib import metadata
 from typing import Final
 
 from snakepit_worker.errors import StartError
@@ -52,6 +51,8 @@ def load(name: str, *, thread_safe: bool = False) -> Adapter | ForeignAdapter:
 
 
 def _entry_point(name: str) -> object:
+    from importlib import metadata  # noqa: PLC0415 - class paths are ready sooner without it
+
     entry_points = metadata.entry_points(group=ENTRY_POINT_GROUP)
     for entry_point in entry_points:
         if entry_point.name == name:

@@ -13,7 +13,7 @@ __all__ = ["REDACTED", "is_secret", "redact"]
 
 REDACTED: Final = "[REDACTED]"
 
-_NAMED: Final = r"(?i)((?:api[ _-]?key|token|secret|password)[\"']?\s{0,8}[:=]\s{0,8}\\?)"
+_NAMED: Final = r"(?i)((?:api[ _-]?key|token|secret|password)(?:\\?[\"'])?\s{0,8}[:=]\s{0,8}\\?)"
 # Every repetition is bounded or cannot match in two ways: the texts come from anywhere.
 _PATTERNS: Final = (
     (re.compile(r"(?i)\b(bearer\s{1,8})[A-Za-z0-9._~+/=-]+"), rf"\g<1>{REDACTED}"),

@@ -29,6 +29,8 @@ __all__ = ["Values", "ValuesMode", "decode", "to_any"]
 ValuesMode = Literal["exact", "compatible"]
 
 STRING_VALUE: Final = "type.googleapis.com/google.protobuf.StringValue"
+_BYTES: Final = (bytes, bytearray, memoryview)
+_PLAIN_CHUNKS: Final = frozenset((dict, list, int, float, bool))
 _RESULT: Final = "type.googleapis.com/snakepit."
 _decode_json = msgspec.json.Decoder().decode
 _MAX_DEPTH: Final = 200
@@ -109,11 +111,14 @@ class Values:
             SerializationError: When the value cannot be encoded.
         """
         if self._exact:
-            if isinstance(value, bytes | bytearray | memoryview):
+            kind = _EXACT_KINDS.get(type(value))
+            if kind is not None:
+                return self._labelled(kind, value)
+            if isinstance(value, _BYTES):
                 return _bytes_result(bytes(value))
             if isinstance(value, Binary):
                 return self._binary(value)
-            return self._labelled(_EXACT_KINDS.get(type(value), "string"), value)
+            return self._labelled("string", value)
         if isinstance(value, Binary):
             return self._binary(value)
         return self._compatible(value)
@@ -124,9 +129,11 @@ class Values:
         Raises:
             SerializationError: When the value cannot be encoded.
         """
+        if type(value) in _PLAIN_CHUNKS:
+            return self.to_json(value)
         if value is None:
             return b""
-        if isinstance(value, bytes | bytearray | memoryview):
+        if isinstance(value, _BYTES):
             return bytes(value)
         if isinstance(value, Binary):
             return value.data
@@ -243,6 +250,7 @@ _EXACT_KINDS: Final[dict[type, str]] = {
     bool: "boolean",
     int: "integer",
     float: "float",
+    str: "string",
     dict: "map",
     list: "list",
     tuple: "list",

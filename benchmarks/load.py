@@ -1,0 +1,185 @@
+"""The load: one client process for all servers, which is told over stdin what to call.
+
+A process of its own, so that neither the stand-in host nor the measuring takes part in it; one for
+all, so that what the client does by itself is the same for every server::
+
+    python -m benchmarks.load
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc.aio
+import msgspec
+import orjson
+import uvloop
+
+from snakepit_worker.wire.convention import CHANNEL_OPTIONS
+from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
+from snakepit_worker.wire.values import to_any
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from grpc.aio import UnaryStreamMultiCallable, UnaryUnaryMultiCallable
+
+__all__ = ["Order", "Outcome"]
+
+_CHUNKS: Final = 500
+"""Chunks of one stream."""
+_PAYLOAD_BYTES: Final = 8 * 1024 * 1024
+
+_TIMEOUT: Final = 240.0
+"""Seconds; the host sends a deadline with every call (interop 2.5)."""
+_CORRELATION_ID: Final = "sp-0d11d67e0ed7f6651e74e2c1"
+_HEADERS: Final = (("x-snakepit-correlation-id", _CORRELATION_ID),)
+_METADATA: Final = {
+    "correlation_id": _CORRELATION_ID,
+    "python_platform": "x86_64-pc-linux-gnu",
+    "python_runtime_hash": "889c603f0d17cb54060951bcf4c4f9b8c9ebd9e52b392c70209bb9755d797d9e",
+    "python_version": "3.13.5",
+}
+"""As the host sends it (interop 2.6)."""
+_ECHO: Final = {"text": "What is the capital of France? Answer in one word.", "n": 7}
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What to call, and how often.
+
+    Attributes:
+        tool: A tool of `benchmarks.adapter`.
+        calls: How many calls.
+        in_flight: How many of them at a time.
+    """
+
+    tool: str
+    calls: int
+    in_flight: int = 1
+
+    @property
+    def items(self) -> int:
+        """What is counted: chunks where the tool streams, else calls."""
+        return self.calls * (_CHUNKS if self.streams else 1)
+
+    @property
+    def streams(self) -> bool:
+        """Whether the tool streams."""
+        return self.tool.startswith("count")
+
+    def quarter(self) -> Order:
+        """The same with a quarter of the calls."""
+        return Order(self.tool, self.calls // 4, self.in_flight)
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How the calls went.
+
+    Attributes:
+        seconds: From the first call to the end of the last.
+        median: Seconds that a call took.
+        error: Why the calls were given up, empty when they were not.
+    """
+
+    seconds: float = 0.0
+    median: float = 0.0
+    error: str = ""
+
+
+class _WrongAnswerError(Exception):
+    """A server answered, but not as it should; the message is the answer."""
+
+
+class _Target:
+    """One server, with a connection that stays open."""
+
+    def __init__(self, address: str) -> None:
+        channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        service = "/snakepit.bridge.BridgeService"
+        # The requests are bytes already: the client must not be what is measured.
+        self._unary: UnaryUnaryMultiCallable[bytes, pb.ExecuteToolResponse] = channel.unary_unary(
+            f"{service}/ExecuteTool",
+            response_deserializer=pb.ExecuteToolResponse.FromString,
+        )
+        self._stream: UnaryStreamMultiCallable[bytes, pb.ToolChunk] = channel.unary_stream(
+            f"{service}/ExecuteStreamingTool",
+            response_deserializer=pb.ToolChunk.FromString,
+        )
+
+    async def run(self, order: Order) -> Outcome:
+        """Make the calls.
+
+        Raises:
+            _WrongAnswerError: When an answer is wrong.
+            grpc.RpcError: When there is none.
+        """
+        call = self._caller(order)
+        durations: list[float] = []
+
+        async def one_after_another(count: int) -> None:
+            for _ in range(count):
+                begun = time.perf_counter()
+                await call()
+                durations.append(time.perf_counter() - begun)
+
+        begun = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for index in range(order.in_flight):
+                group.create_task(
+                    one_after_another(len(range(index, order.calls, order.in_flight)))
+                )
+        return Outcome(time.perf_counter() - begun, statistics.median(durations))
+
+    def _caller(self, order: Order) -> Callable[[], Awaitable[None]]:
+        if order.streams:
+            return partial(self._count, _request(order.tool, {"n": _CHUNKS}))
+        if order.tool == "size":
+            request = _request(order.tool, {}, {"data": bytes(_PAYLOAD_BYTES)})
+            return partial(self._call, request, orjson.dumps(_PAYLOAD_BYTES))
+        return partial(self._call, _request(order.tool, _ECHO), orjson.dumps(_ECHO))
+
+    async def _call(self, request: bytes, expected: bytes) -> None:
+        response = await self._unary(request, timeout=_TIMEOUT, metadata=_HEADERS)
+        if response.result.value != expected:
+            raise _WrongAnswerError(str(response)[:500])
+
+    async def _count(self, request: bytes) -> None:
+        chunks = 0
+        async for chunk in self._stream(request, timeout=_TIMEOUT, metadata=_HEADERS):
+            chunks += bool(chunk.data)  # the worker ends its streams with an empty one
+        if chunks != _CHUNKS:
+            raise _WrongAnswerError(f"{chunks} chunks instead of {_CHUNKS}")
+
+
+def _request(tool: str, arguments: dict[str, Any], binary: dict[str, bytes] | None = None) -> bytes:
+    return pb.ExecuteToolRequest(
+        session_id="session_1_1795334162543942",
+        tool_name=f"bench.{tool}",
+        parameters={name: to_any(value) for name, value in arguments.items()},
+        binary_parameters=binary or {},
+        metadata=_METADATA,
+    ).SerializeToString()
+
+
+async def _take_orders() -> None:
+    targets: dict[str, _Target] = {}
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.buffer.readline):
+        address, order = msgspec.json.decode(line, type=tuple[str, Order])
+        if address not in targets:
+            targets[address] = _Target(address)
+        try:
+            outcome = await targets[address].run(order)
+        except* (_WrongAnswerError, grpc.RpcError) as group:
+            outcome = Outcome(error=str(group.exceptions[0]))
+        sys.stdout.buffer.write(msgspec.json.encode(outcome) + b"\n")
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    uvloop.run(_take_orders())
