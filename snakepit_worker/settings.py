@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 import typing
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -27,6 +28,10 @@ LogLevel = Literal["debug", "info", "warning", "error", "none"]
 HEARTBEAT_CONFIG: Final = "SNAKEPIT_HEARTBEAT_CONFIG"
 _DEFAULT_THREADS: Final = 10
 """As in the program that Snakepit ships."""
+_CLAMPED: Final = {
+    "unserializable_repr_maxlen": (0, 2000),
+    "tolist_max_elements": (0, sys.maxsize),
+}
 _TRUTHY: Final = ("1", "true", "yes", "on")
 _FALSY: Final = ("0", "false", "no", "off", "")
 
@@ -436,13 +441,20 @@ def _from_environment(row: Option, variable: str, text: str, warn: Callable[[str
     if row.name == "log_level" and text.lower() not in typing.get_args(LogLevel):
         return "error"
     try:
-        value = _convert(row, text)
+        value = _convert(row, _clamped(row, text))
     except msgspec.ValidationError as error:
         warn(f"ignored {variable}={text!r}: {error}")
         return row.default
-    if row.name == "unserializable_repr_maxlen" and isinstance(value, int):
-        return min(max(value, 0), 2000)
     return value
+
+
+def _clamped(row: Option, text: str) -> str:
+    """The numbers that the host's contract does not refuse but brings into their range."""
+    limits = _CLAMPED.get(row.name)
+    try:
+        return text if limits is None else str(min(max(int(text), limits[0]), limits[1]))
+    except ValueError:
+        return text
 
 
 def _convert(row: Option, text: str) -> object:

@@ -19,6 +19,8 @@ __all__ = ["HandOff", "from_thread", "is_one_item"]
 
 _QUEUE_ITEMS: Final = 100
 """Items between a producer and the reply (the reference's bound, interop 4.3)."""
+_BATCH_ITEMS: Final = _QUEUE_ITEMS // 2
+"""Items that the reader takes at once; the producer fills up the rest meanwhile."""
 _ONE_ITEM: Final = (dict, str, bytes, bytearray, memoryview)
 
 
@@ -37,6 +39,8 @@ class HandOff:
         self._loop = loop
         self._lock = threading.Lock()
         self._items: deque[Any] = deque()
+        self._taken = 0
+        """Items of the last batch, which the reader may still be at."""
         self._arrived: asyncio.Future[None] | None = None
         self._space: concurrent.futures.Future[None] | None = None
         self._ended = False
@@ -101,24 +105,24 @@ class HandOff:
             self._make_space()
 
     async def batch(self) -> list[Any]:
-        """All items that are there, at least one; empty at the end."""
+        """The next items, at least one; empty at the end."""
         with self._lock:
+            self._taken = 0
+            self._make_space()
             if not self._items and not self._ended:
                 self._arrived = self._loop.create_future()
             arrived = self._arrived
         if arrived is not None:
             await arrived
         with self._lock:
-            items = list(self._items)
-            self._items.clear()
-            self._make_space()
-        return items
+            self._taken = min(len(self._items), _BATCH_ITEMS)
+            return [self._items.popleft() for _ in range(self._taken)]
 
     def _offer(self, item: object) -> concurrent.futures.Future[None] | None:
         """Take an item, or say what to wait for."""
         with self._lock:
             self._check()
-            if len(self._items) >= _QUEUE_ITEMS:
+            if len(self._items) + self._taken >= _QUEUE_ITEMS:
                 if self._space is None:
                     self._space = concurrent.futures.Future()
                 return self._space

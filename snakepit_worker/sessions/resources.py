@@ -41,14 +41,18 @@ class Resource:
     used_at: float = field(default_factory=time.monotonic)
     leases: int = 0
 
-    def describe(self) -> dict[str, object]:
-        """The resource as JSON values."""
+    def describe(self, now: float) -> dict[str, object]:
+        """The resource as JSON values.
+
+        Args:
+            now: Seconds on the clock of ``used_at``.
+        """
         return {
             "handle": self.handle,
             "kind": self.kind,
             "name": self.name,
             "created_at": self.created_at,
-            "idle_s": round(time.monotonic() - self.used_at, 3),
+            "idle_s": round(now - self.used_at, 3),
             "metadata": dict(self.metadata),
         }
 

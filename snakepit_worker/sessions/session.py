@@ -83,7 +83,13 @@ class Session:
             NotFound: When the session was closed meanwhile.
         """
         resource = Resource(
-            new_handle(kind), kind, value, name=name, metadata=metadata or {}, close=close
+            new_handle(kind),
+            kind,
+            value,
+            name=name,
+            metadata=metadata or {},
+            close=close,
+            used_at=self._clock(),
         )
         replaced = None
         with self._lock:
@@ -101,7 +107,7 @@ class Session:
             self._resources[resource.handle] = resource
             if name is not None:
                 self._names[name] = resource.handle
-        if replaced is not None:
+        if replaced is not None and replaced.leases == 0:
             _close(replaced)
         return resource
 
@@ -182,6 +188,11 @@ class Session:
             _close(resource)
         return len(resources)
 
+    def describe_resources(self, kind: str | None = None) -> list[dict[str, object]]:
+        """The resources as JSON values, in order of creation, of one kind or of all."""
+        now = self._clock()
+        return [resource.describe(now) for resource in self.resources(kind)]
+
     def describe(self) -> dict[str, object]:
         """The session as JSON values."""
         return {
@@ -222,5 +233,5 @@ def _close(resource: Resource) -> None:
         return
     try:
         resource.close()
-    except Exception:  # noqa: BLE001 - see above
+    except BaseException:  # noqa: BLE001 - see above
         logger().exception("closing a resource failed", handle=resource.handle, kind=resource.kind)

@@ -10,11 +10,12 @@ import random
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from fnmatch import fnmatchcase
-from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from snakepit_worker.wire.generated.snakepit_bridge_pb2 import TelemetryEvent
+from snakepit_worker.wire.json_text import valid_text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Events"]
 
+_INT64: Final = 2**63
 _BUFFERED: Final = 1024
 """Events kept while nobody reads (interop 7.4); what comes on top is dropped and counted."""
 
@@ -52,7 +54,7 @@ class Events:
         self._allow: Sequence[str] = ()
         self._deny: Sequence[str] = ()
         self._reader: object | None = None
-        self._wake: Callable[[], object] | None = None
+        self._wake: Callable[[], None] | None = None
         self._closed = False
         self.dropped = 0
 
@@ -117,17 +119,16 @@ class Events:
             with self._lock:
                 if self._reader is not me:
                     return
-                batch = list(self._buffer)
-                self._buffer.clear()
-                if not batch:
+                event = self._buffer.popleft() if self._buffer else None
+                if event is None:
                     if self._closed:
                         return
                     arrived = loop.create_future()
                     self._wake = _waker(loop, arrived)
-            if arrived is not None:
-                await arrived
-            for event in batch:
+            if event is not None:
                 yield _message(event)
+            elif arrived is not None:
+                await arrived
 
     def close(self) -> None:
         """End the reader's iteration, after what is buffered."""
@@ -152,27 +153,32 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _waker(loop: asyncio.AbstractEventLoop, arrived: asyncio.Future[None]) -> Callable[[], object]:
+def _waker(loop: asyncio.AbstractEventLoop, arrived: asyncio.Future[None]) -> Callable[[], None]:
     def arrive() -> None:
         if not arrived.done():
             arrived.set_result(None)
 
-    return partial(loop.call_soon_threadsafe, arrive)
+    def wake() -> None:
+        with suppress(RuntimeError):  # the reader's loop is closed
+            loop.call_soon_threadsafe(arrive)
+
+    return wake
 
 
 def _message(event: _Event) -> TelemetryEvent:
     message = TelemetryEvent(
-        event_parts=event.name.split("."),
+        event_parts=valid_text(event.name).split("."),
         timestamp_ns=event.timestamp_ns,
-        correlation_id=event.correlation_id,
+        correlation_id=valid_text(event.correlation_id),
     )
     for key, value in event.measurements.items():
-        if isinstance(value, int):  # booleans too
-            message.measurements[key].int_value = int(value)
+        measurement = message.measurements[valid_text(key)]
+        if isinstance(value, int) and -_INT64 <= value < _INT64:  # booleans too
+            measurement.int_value = int(value)
         elif isinstance(value, float):
-            message.measurements[key].float_value = value
+            measurement.float_value = value
         else:
-            message.measurements[key].string_value = str(value)
+            measurement.string_value = valid_text(value)
     for key, value in event.metadata.items():
-        message.metadata[key] = str(value)
+        message.metadata[valid_text(key)] = valid_text(value)
     return message

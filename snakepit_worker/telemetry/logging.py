@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from snakepit_worker.wire.json_text import dumps
-from snakepit_worker.wire.redaction import redact
+from snakepit_worker.wire.redaction import REDACTED, is_secret, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableMapping
@@ -80,6 +80,7 @@ def _for_process(threshold: int, writer: StderrWriter, *, terminal: bool) -> Fil
         _Sink(writer),
         processors=[
             _add_call_fields,
+            _redact_fields,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *renderer,
@@ -123,6 +124,20 @@ def _add_call_fields(
     if fields:
         for key, value in fields.items():
             event.setdefault(key, value)
+    return event
+
+
+def _redact_fields(
+    _logger: Any,  # noqa: ANN401 - structlog's processor signature
+    _method: str,
+    event: MutableMapping[str, Any],
+) -> MutableMapping[str, Any]:
+    """Before rendering, which may put colours between a name and its value."""
+    for key, value in event.items():
+        if is_secret(key):
+            event[key] = REDACTED
+        elif isinstance(value, str):
+            event[key] = redact(value)
     return event
 
 

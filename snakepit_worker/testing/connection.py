@@ -281,4 +281,5 @@ def _discard(chunks: Iterator[pb.ToolChunk]) -> None:
 
 
 def _headers(request: pb.ExecuteToolRequest) -> tuple[tuple[str, str | bytes], ...]:
-    return ((CORRELATION_HEADER, request.metadata["correlation_id"]),)
+    correlation_id = request.metadata.get("correlation_id")
+    return ((CORRELATION_HEADER, correlation_id),) if correlation_id else ()

@@ -147,7 +147,7 @@ class HeartbeatMonitor:
             self._thread.join()
 
     def _run(self) -> None:
-        while True:
+        while not self._stopped.is_set():
             verdict = self._beat()
             if self._stopped.is_set():
                 return
@@ -159,8 +159,7 @@ class HeartbeatMonitor:
             if verdict and self._failed is not None:
                 self._failed()
                 return
-            if self._stopped.wait(self._supervision.heartbeat_interval):
-                return
+            self._stopped.wait(self._supervision.heartbeat_interval)
 
     def _beat(self) -> str:
         """What is wrong, empty when nothing is."""
@@ -171,7 +170,7 @@ class HeartbeatMonitor:
             answer = self._stub.Heartbeat.future(request, timeout=timeout).result(patience)
         except grpc.FutureTimeoutError:
             return f"no answer within {patience:g} s"
-        except grpc.FutureCancelledError:
+        except (grpc.FutureCancelledError, ValueError):  # the latter before it was under way
             return "the connection was closed"
         except grpc.RpcError as error:
             return f"{error.code().name}: {error.details()}"

@@ -8,13 +8,14 @@ import re
 import typing
 from collections import abc
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from snakepit_worker.errors import InvalidArgument, StartError, Violation
 from snakepit_worker.tools.context import CallContext
-from snakepit_worker.wire.redaction import is_secret
+from snakepit_worker.wire.redaction import is_secret, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,6 +29,9 @@ _BINARY: Final = (bytes, bytearray, memoryview)
 """Given as binary parameters only: a JSON string is never taken for base64."""
 
 _PREVIEW: Final = 60
+_FEW: Final = 20
+_LONGEST_LOOK: Final = 4_096
+_STEP: Final = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,7 @@ class Signature:
                 try:
                     bound[name] = msgspec.convert(value, parameter.hint, builtin_types=_BINARY)
                 except msgspec.ValidationError as error:
-                    violations.append(_violation(name, value, error))
+                    violations.append(_violation(parameter, value, error))
         violations += [
             Violation(name, f"expected {self._expected(name)}, got nothing")
             for name in self._required
@@ -181,29 +185,48 @@ def _parameter(tool: str, parameter: inspect.Parameter, hints: Mapping[str, Any]
     return Parameter(name, hint, required, None if required else parameter.default, accepts)
 
 
-def _violation(name: str, value: object, error: msgspec.ValidationError) -> Violation:
+def _violation(parameter: Parameter, value: object, error: msgspec.ValidationError) -> Violation:
     text, _, path = str(error).partition(" - at `$")
-    field = name + path.removesuffix("`")
-    text = text.replace("`", "")
+    path = path.removesuffix("`")
+    expected, _, kind = text.replace("`", "").partition(", got ")
+    expected = expected[:1].lower() + expected[1:]
     if text.startswith("Invalid enum value"):
-        text = "expected one of the values that the schema lists"
-    text = text[:1].lower() + text[1:]
-    if is_secret(name):
-        text = text.partition(", got ")[0]
-    elif ", got " not in text:
-        text += f", got {_preview(value, path)}"
-    elif not path:
-        text += f" ({_preview(value, path)})"
-    return Violation(field, text)
+        choices = _choices(parameter.hint)
+        expected = f"expected one of {', '.join(map(repr, choices))}" if choices else expected
+    description = expected
+    if is_secret(parameter.name):
+        return Violation(parameter.name + path, description)
+    came = _preview(_inside(value, path))
+    description += f", got {kind} ({came})" if kind else f", got {came}"
+    return Violation(parameter.name + path, description)
 
 
-def _preview(value: object, path: str) -> str:
-    """A short form of what came; containers are named, not shown, when the fault lies inside."""
-    if path and isinstance(value, dict | list):
-        return f"it in {type(value).__name__} of length {len(value)}"
-    if isinstance(value, bytes):
+def _choices(hint: Any) -> list[Any]:  # noqa: ANN401 - any type hint
+    """The values that a Literal or an Enum allows, wherever it stands in the hint."""
+    if typing.get_origin(hint) is typing.Literal:
+        return list(typing.get_args(hint))
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return [member.value for member in hint]
+    return [choice for part in typing.get_args(hint) for choice in _choices(part)]
+
+
+def _inside(value: Any, path: str) -> Any:  # noqa: ANN401 - any JSON value
+    """What lies at a path such as ``[1].name``; the nearest container where it cannot be told."""
+    for key, index in _STEP.findall(path):
+        try:
+            value = value[int(index)] if index else value[key]
+        except (KeyError, IndexError, TypeError, ValueError):
+            return value
+    return value
+
+
+def _preview(value: object) -> str:
+    """A short form of what came; secrets go before it is cut."""
+    if isinstance(value, bytes | bytearray | memoryview):
         return f"{len(value)} bytes"
-    text = repr(value)
+    if isinstance(value, list | dict) and len(value) > _FEW:
+        return f"{len(value)} of them"
+    text = redact(repr(value)[:_LONGEST_LOOK])
     return text if len(text) <= _PREVIEW else text[:_PREVIEW] + "…"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-__all__ = ["dumps"]
+__all__ = ["dumps", "valid_text"]
 
 _DEPTH = 8
 
@@ -18,24 +18,29 @@ def dumps(value: object) -> str:
         value: Anything; a dictionary, mostly.
     """
     try:
-        return orjson.dumps(value, _text).decode()
+        return orjson.dumps(value, valid_text).decode()
     except (TypeError, RecursionError):
         return orjson.dumps(_printable(value, _DEPTH)).decode()
 
 
 def _printable(value: object, depth: int) -> object:
     if isinstance(value, dict) and depth:
-        return {_text(key): _printable(item, depth - 1) for key, item in value.items()}
+        return {valid_text(key): _printable(item, depth - 1) for key, item in value.items()}
     if isinstance(value, list | tuple) and depth:
         return [_printable(item, depth - 1) for item in value]
     if value is None or isinstance(value, bool | float):
         return value
     if isinstance(value, int) and -(2**63) <= value < 2**64:
         return value
-    return _text(value)
+    return valid_text(value)
 
 
-def _text(value: object) -> str:
+def valid_text(value: object) -> str:
+    """The value as text that is valid Unicode.  Never raises.
+
+    Args:
+        value: Anything.
+    """
     try:
         text = str(value)
     except BaseException:  # noqa: BLE001 - str() of a foreign object may do anything

@@ -8,6 +8,7 @@ path for what orjson refuses (integers beyond 64 bits, keys that are not text).
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from datetime import date, datetime, time
@@ -49,7 +50,7 @@ def decode(message: AnyMessage, name: str) -> Any:  # noqa: ANN401 - any JSON va
     """
     try:
         value = _decode_json(message.value)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         text = f"expected JSON, got {_preview(message.value)}: {error}"
         raise InvalidArgument(f"{name}: {text}", violations=[Violation(name, text)]) from None
     kind = message.type_url.rpartition("/")[2].rpartition(".")[2]
@@ -195,12 +196,11 @@ class Values:
             return str(value)
         if isinstance(value, datetime | date | time):
             return value.isoformat()
-        fields = getattr(type(value), "__dataclass_fields__", None)
-        if fields is not None:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return {
-                name: self._plain(getattr(value, name), depth + 1)
-                for name in fields
-                if not name.startswith("_")  # as orjson does
+                field.name: self._plain(getattr(value, field.name), depth + 1)
+                for field in dataclasses.fields(value)
+                if not field.name.startswith("_")  # as orjson does
             }
         return self._plain(self._rules.convert(value), depth + 1)
 

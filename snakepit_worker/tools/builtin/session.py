@@ -33,12 +33,13 @@ class SessionTools(Adapter):
     @tool(name="list")
     async def resources(self, ctx: CallContext, kind: str | None = None) -> list[dict[str, Any]]:
         """The resources that the session holds, of one kind or of all, oldest first."""
-        return [resource.describe() for resource in ctx.session.resources(kind)]
+        return ctx.session.describe_resources(kind)
 
     @tool
     def release(self, ctx: CallContext, handle: str) -> dict[str, Any]:
         """Let go of a resource, by handle or by name, and close it."""
-        return ctx.session.release(handle).describe()
+        released = ctx.session.release(handle)
+        return {"handle": released.handle, "kind": released.kind, "name": released.name}
 
     @tool
     def close(self, ctx: CallContext) -> dict[str, Any]:

@@ -1,0 +1,24 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import re
+
+from hypothesis import HealthCheck, settings
+
+# Properties are checked with the same examples in every run.
+settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow],  # the machine may be
+)
+settings.load_profile("repeatable")
+
+
+def name_of(value: object) -> str:
+    """A parameter's part of a test's name: its text, without addresses and not too long."""
+    text = re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+    return text if len(text) <= 60 else f"{text[:40]}...{text[-10:]}"

@@ -1,0 +1,90 @@
+"""The taxonomy: its table is true, and each class can be refined where it is raised."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+
+import grpc
+import pytest
+
+from snakepit_worker import errors
+from snakepit_worker.errors import (
+    Category,
+    Code,
+    Conflict,
+    InvalidArgument,
+    ProviderError,
+    StartError,
+    Violation,
+    WorkerError,
+)
+
+CLASSES = {
+    name: found
+    for name, found in vars(errors).items()
+    if inspect.isclass(found) and issubclass(found, WorkerError)
+}
+
+
+def documented() -> dict[str, list[str]]:
+    """The rows of the module's table."""
+    body = (errors.__doc__ or "").split("\n===")[2]
+    rows = [line.split() for line in body.splitlines()[1:] if line.strip("= ")]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_the_table_lists_every_class() -> None:
+    assert set(documented()) == set(CLASSES)
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_the_table_is_true(name: str) -> None:
+    error = CLASSES[name]
+    retryable = "yes" if error.retryable else "no"
+    assert documented()[name] == [error.code, error.category, retryable, error.elixir_name]
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_every_class_is_exported_and_explained(name: str) -> None:
+    assert name in errors.__all__
+    assert CLASSES[name].__doc__
+    assert CLASSES[name].code in typing.get_args(Code)
+    assert CLASSES[name].category in typing.get_args(Category)
+
+
+def test_codes_are_grpc_status_names() -> None:
+    assert set(typing.get_args(Code)) == {code.name for code in grpc.StatusCode} - {"OK"}
+
+
+def test_a_class_gives_the_defaults() -> None:
+    error = InvalidArgument("wrong")
+    assert str(error) == "wrong"
+    assert (error.code, error.retryable, error.retry_after) == ("INVALID_ARGUMENT", False, None)
+    assert (error.violations, error.details, error.help) == ((), {}, None)
+
+
+def test_whoever_raises_may_know_more() -> None:
+    error = ProviderError("no", code="PERMISSION_DENIED", retryable=False, retry_after=0.5)
+    assert (error.code, error.retryable, error.retry_after) == ("PERMISSION_DENIED", False, 0.5)
+    assert (ProviderError.code, ProviderError.retryable) == ("UNAVAILABLE", True)
+
+
+def test_facts_are_copied() -> None:
+    details: dict[str, object] = {"a": 1}
+    violations = [Violation("f", "d")]
+    error = Conflict("no", details=details, violations=violations)
+    details.clear()
+    violations.clear()
+    assert error.details == {"a": 1}
+    assert error.violations == (Violation("f", "d"),)
+
+
+def test_one_except_clause_catches_all_but_failed_starts() -> None:
+    assert all(issubclass(error, WorkerError) for error in CLASSES.values())
+    assert not issubclass(StartError, WorkerError)
+
+
+@pytest.mark.parametrize(("given", "status"), [({}, 1), ({"exit_status": 2}, 2)])
+def test_a_failed_start_has_an_exit_status(given: dict[str, int], status: int) -> None:
+    assert StartError("no", **given).exit_status == status
