@@ -87,7 +87,8 @@ class Worker:
         self._loop = LoopThread("bridge")
         self._threads = ThreadPool(settings.threads)
         self._store = SessionStore(
-            Limits(settings.max_sessions, settings.max_resources, settings.session_ttl_s)
+            Limits(settings.max_sessions, settings.max_resources, settings.session_ttl_s),
+            apart=self._loop.in_thread,
         )
         self._events = Events()
         self._host: HostClient | None = None

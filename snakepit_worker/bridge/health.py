@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio
@@ -15,11 +15,40 @@ __all__ = ["Health"]
 SERVICES: Final = ("", "snakepit.bridge.BridgeService")
 
 
+_messages: Any = health_pb2
+"""The published types of this module do not know all of its messages yet."""
+
+
+class _Servicer(aio.HealthServicer):
+    """The packaged servicer with its one RPC that is missing there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._statuses: dict[str, Any] = {}
+
+    async def set(self, service: str, status: Any) -> None:  # noqa: ANN401 - an enum of protobuf's
+        self._statuses[service] = status
+        await super().set(service, status)
+
+    async def enter_graceful_shutdown(self) -> None:
+        await super().enter_graceful_shutdown()
+        not_serving = health_pb2.HealthCheckResponse.NOT_SERVING
+        self._statuses = dict.fromkeys(self._statuses, not_serving)
+
+    async def List(self, request: object, context: object) -> Any:  # noqa: ANN401, ARG002, N802
+        return _messages.HealthListResponse(
+            statuses={
+                name: health_pb2.HealthCheckResponse(status=status)
+                for name, status in self._statuses.items()
+            }
+        )
+
+
 class Health:
     """Statuses by service name: the process as ``""``, an adapter as ``adapter.<name>``."""
 
     def __init__(self) -> None:
-        self._servicer = aio.HealthServicer()
+        self._servicer = _Servicer()
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Serve the health protocol on a server."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+from snakepit_worker.errors import InvalidArgument
 from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ class HostSessions:
 
     async def cleanup(self, request: pb.CleanupSessionRequest) -> pb.CleanupSessionResponse:
         """Close what this worker holds for the session, and pass on."""
-        released = self._store.close(request.session_id)
+        released = await asyncio.to_thread(self._store.close, request.session_id)
         response = await self._host.cleanup_session(request)
         response.resources_cleaned += released
         return response
@@ -103,13 +105,15 @@ class StandaloneSessions:
         Raises:
             InvalidArgument: Without an id.
         """
+        if not request.session_id:
+            raise InvalidArgument("session_id: expected text, got nothing")
         session = self._store.open(request.session_id)
         session.metadata.update(request.metadata)
         return pb.InitializeSessionResponse(success=True)
 
     async def cleanup(self, request: pb.CleanupSessionRequest) -> pb.CleanupSessionResponse:
         """Close the session; an unknown one is closed already."""
-        released = self._store.close(request.session_id)
+        released = await asyncio.to_thread(self._store.close, request.session_id)
         return pb.CleanupSessionResponse(success=True, resources_cleaned=released)
 
     async def get(self, request: pb.GetSessionRequest) -> pb.GetSessionResponse:

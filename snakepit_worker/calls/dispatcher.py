@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from snakepit_worker.calls import executors, streams
 from snakepit_worker.calls.arguments import decode_arguments
+from snakepit_worker.calls.foreign import ForeignCall
 from snakepit_worker.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -36,6 +37,8 @@ from snakepit_worker.wire.results import as_chunk
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 
+    from google.protobuf.any_pb2 import Any as AnyMessage
+
     from snakepit_worker.calls.foreign import ForeignServer
     from snakepit_worker.calls.threads import Runner
     from snakepit_worker.deadline import Deadline
@@ -46,11 +49,15 @@ if TYPE_CHECKING:
     from snakepit_worker.wire.generated.snakepit_bridge_pb2 import ExecuteToolRequest
     from snakepit_worker.wire.values import Values
 
+    EncodedChunk = tuple[bytes, bool, abc.Mapping[str, object]]
+
 __all__ = ["Dispatcher", "Rules"]
 
 _TRUTHY: Final = frozenset(("1", "true", "t", "yes", "y", "on"))
 _ENDS_OF_ITERATION: Final = (StopIteration, StopAsyncIteration)
-_PLAIN_ITEMS: Final = frozenset((dict, list, str, bytes, int, float, bool, type(None)))
+_PLAIN: Final = frozenset((dict, list, str, bytes, int, float, bool, type(None)))
+_NOTHING: Final[abc.Mapping[str, object]] = {}
+_IS_A_STREAM: Final = "the tool returns a stream; call it as a streaming tool"
 _ONE: Final = {"count": 1}
 
 
@@ -138,8 +145,7 @@ class Dispatcher:
         """
         call = _Call(request, deadline, correlation_id)
         try:
-            value = await self._run(call, streaming=False)
-            result, binary = self._values.result(value)
+            result, binary = await self._value(await self._open(call, streaming=False))
         except BaseException as error:  # noqa: BLE001 - every failure becomes a reply
             failure = self._failed(call, error)
             response = ExecuteToolResponse(success=False, error_message=failure.to_json())
@@ -173,8 +179,7 @@ class Dispatcher:
         """
         call = _Call(request, deadline, correlation_id)
         try:
-            value = await self._run(call, streaming=True)
-            await self._send(call, value, write)
+            await self._send(call, await self._open(call, streaming=True), write)
         except BaseException as error:  # noqa: BLE001 - every failure becomes the stream's status
             return self._failed(call, error)
         finally:
@@ -192,11 +197,11 @@ class Dispatcher:
                 call.context.cancel()
         return len(self._running)
 
-    async def _run(self, call: _Call, *, streaming: bool) -> Any:  # noqa: ANN401 - a tool's result
-        """From the request to what the tool returns: a value, or an iterator of items.
+    async def _open(self, call: _Call, *, streaming: bool) -> _Work | ForeignCall:
+        """From the request to something that only has to be run.
 
         Raises:
-            BaseException: Whatever the tool raises, and what is wrong with the call.
+            WorkerError: What is wrong with the call.
         """
         call_fields.set(call.fields)
         if self.draining:
@@ -207,10 +212,9 @@ class Dispatcher:
         request = call.request
         tool = call.tool = self._registry.find(request.tool_name)
         if tool is None:
-            return await self._run_foreign(call, streaming=streaming)
+            return self._open_foreign(call)
         if tool.streams and not streaming:
-            msg = f"{request.tool_name} returns a stream; call it as a streaming tool"
-            raise FailedPrecondition(msg)
+            raise FailedPrecondition(_IS_A_STREAM)
         arguments = call.arguments = decode_arguments(request)
         if tool.owner.state is not AdapterState.READY:
             await self._adapter_ready(tool.owner, call.deadline)
@@ -218,14 +222,10 @@ class Dispatcher:
         context = self._enter(call)
         if tool.signature.context_parameter is not None:
             bound[tool.signature.context_parameter] = context
-        if tool.is_async:
-            return tool.function(**bound) if tool.streams else await tool.function(**bound)
         runner = self._main if tool.main_thread else self._runner(request, arguments)
-        if tool.streams:
-            return streams.from_thread(tool.function(**bound), runner)
-        return await executors.run(runner, partial(tool.function, **bound))
+        return _Work(tool, bound, runner)
 
-    async def _run_foreign(self, call: _Call, *, streaming: bool) -> Any:  # noqa: ANN401 - as _run
+    def _open_foreign(self, call: _Call) -> ForeignCall:
         """The same for a tool that only an adapter written for Snakepit's own worker can have.
 
         Raises:
@@ -237,8 +237,72 @@ class Dispatcher:
         arguments = call.arguments = decode_arguments(request)
         context = self._enter(call)
         runner = self._runner(request, arguments)
-        served = self._foreign.open(request.tool_name, arguments, context, runner)
-        return served.stream() if streaming else await served.result()
+        return self._foreign.open(request.tool_name, arguments, context, runner)
+
+    async def _value(self, work: _Work | ForeignCall) -> tuple[AnyMessage | None, bytes]:
+        """Run for a value, encoded where it was made: that may take as long as making it."""
+        if isinstance(work, ForeignCall):
+            return await work.result(self._encode)
+        if not work.tool.is_async:
+            return await executors.run(work.runner, lambda: self._encode(work.function()))
+        value = await work.function()
+        if type(value) in _PLAIN:
+            return self._encode(value)
+        return await asyncio.to_thread(self._encode, value)
+
+    def _items(self, work: _Work | ForeignCall) -> AsyncGenerator[EncodedChunk, None]:
+        """Run for a stream of items, each encoded where it was made."""
+        if isinstance(work, ForeignCall):
+            return work.stream(self._chunk)
+        if not work.tool.streams:
+            return self._spread(work)
+        if work.tool.is_async:
+            return self._from_async(work.function())
+        return streams.from_thread(work.function(), work.runner, self._chunk)
+
+    async def _spread(self, work: _Work) -> AsyncGenerator[EncodedChunk, None]:
+        """The items of what a tool returns that does not stream by itself."""
+        if work.tool.is_async:
+            value = await work.function()
+        else:
+            value = await executors.run(work.runner, work.function)
+        if isinstance(value, abc.AsyncIterable):
+            items = self._from_async(value)
+        elif isinstance(value, abc.Iterable) and not streams.is_one_item(value):
+            items = streams.from_thread(value, work.runner, self._chunk)
+        else:
+            items = streams.from_thread((value,), work.runner, self._chunk)
+        async with aclosing(items):
+            async for item in items:
+                yield item
+
+    async def _from_async(
+        self, items: abc.AsyncIterable[Any]
+    ) -> AsyncGenerator[EncodedChunk, None]:
+        try:
+            async for item in items:
+                if type(item) in _PLAIN:
+                    yield self._chunk(item)
+                else:
+                    yield await asyncio.to_thread(self._chunk, item)
+        finally:
+            close = getattr(items, "aclose", None)
+            if close is not None:
+                await close()
+
+    def _encode(self, value: object) -> tuple[AnyMessage | None, bytes]:
+        if type(value) not in _PLAIN and isinstance(value, abc.Iterator | abc.AsyncIterator):
+            close = getattr(value, "close", None)
+            if close is not None:
+                close()
+            raise FailedPrecondition(_IS_A_STREAM)
+        return self._values.result(value)
+
+    def _chunk(self, item: object) -> EncodedChunk:
+        if type(item) in _PLAIN:  # most are; the rest may be more than its data
+            return self._values.chunk(item), False, _NOTHING
+        chunk = as_chunk(item)
+        return self._values.chunk(chunk.data), chunk.is_final, chunk.metadata
 
     def _enter(self, call: _Call) -> CallContext:
         """From here on the call counts as running, in its session."""
@@ -261,47 +325,24 @@ class Dispatcher:
         return context
 
     async def _send(
-        self, call: _Call, value: object, write: Callable[[ToolChunk], Awaitable[None]]
+        self,
+        call: _Call,
+        work: _Work | ForeignCall,
+        write: Callable[[ToolChunk], Awaitable[None]],
     ) -> None:
         name = call.request.tool_name
         count = 0
         final = False
-        async with aclosing(self._items(value)) as items:
-            async for item in items:
+        async with aclosing(self._items(work)) as items:
+            async for data, is_final, metadata in items:
                 count += 1
-                message = ToolChunk(chunk_id=f"{name}-{count}")
-                if type(item) in _PLAIN_ITEMS:  # most are; the rest may be more than its data
-                    message.data = self._values.chunk(item)
-                else:
-                    chunk = as_chunk(item)
-                    message.data = self._values.chunk(chunk.data)
-                    message.is_final = chunk.is_final
-                    for key, text in chunk.metadata.items():
-                        message.metadata[str(key)] = str(text)
-                    final = final or chunk.is_final
+                message = ToolChunk(chunk_id=f"{name}-{count}", data=data, is_final=is_final)
+                for key, text in metadata.items():
+                    message.metadata[str(key)] = str(text)
+                final = final or is_final
                 await write(message)
         if not final:
             await write(ToolChunk(chunk_id=f"{name}-{count + 1}", is_final=True))
-
-    async def _items(self, value: object) -> AsyncGenerator[Any, None]:
-        """The items of a streaming tool's result; what is not iterable is one item."""
-        if isinstance(value, abc.AsyncIterator):
-            try:
-                async for item in value:
-                    yield item
-            finally:
-                close = getattr(value, "aclose", None)
-                if close is not None:
-                    await close()
-        elif isinstance(value, abc.Iterator):
-            async with aclosing(streams.from_thread(value, self._threads)) as items:
-                async for item in items:
-                    yield item
-        elif isinstance(value, abc.Iterable) and not streams.is_one_item(value):
-            for item in value:
-                yield item
-        else:
-            yield value
 
     def _runner(self, request: ExecuteToolRequest, arguments: abc.Mapping[str, Any]) -> Runner:
         flag = request.metadata.get("thread_sensitive")
@@ -347,10 +388,7 @@ class Dispatcher:
 
         Raises:
             asyncio.CancelledError: When it is this call that was cancelled.
-            GeneratorExit: When the interpreter takes the task apart.
         """
-        if isinstance(error, GeneratorExit):
-            raise error
         if isinstance(error, asyncio.CancelledError):
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -392,6 +430,17 @@ class Dispatcher:
             )
         if call.session is not None:
             self._store.leave(call.session)
+
+
+class _Work:
+    """A native tool with everything that it needs to run."""
+
+    __slots__ = ("function", "runner", "tool")
+
+    def __init__(self, tool: Tool, arguments: dict[str, Any], runner: Runner) -> None:
+        self.tool = tool
+        self.function: Callable[[], Any] = partial(tool.function, **arguments)
+        self.runner = runner
 
 
 class _Call:

@@ -12,13 +12,13 @@ import asyncio
 import inspect
 from collections import abc
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from snakepit_worker.calls import executors
 from snakepit_worker.calls.loop import LoopThread
 from snakepit_worker.calls.streams import HandOff, is_one_item
 from snakepit_worker.deadline import Deadline
-from snakepit_worker.errors import Cancelled, FailedPrecondition
+from snakepit_worker.errors import Cancelled
 from snakepit_worker.host.blocking_stub import BlockingHost, BlockingStub
 from snakepit_worker.host.elixir_tools import ElixirTools
 from snakepit_worker.telemetry.logging import logger
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     Outcome = tuple[Any, BaseException | None]
 
 __all__ = ["ForeignCall", "ForeignServer"]
+
+T = TypeVar("T")
 
 _REGISTRATION_TIME: Final = 30.0
 """Seconds that an adapter may take to say which tools it has."""
@@ -76,29 +78,39 @@ class ForeignCall:
         self._left = False
         self._cleaning = False
 
-    async def result(self) -> Any:  # noqa: ANN401 - whatever the tool returns
+    async def result(self, encode: Callable[[Any], T]) -> T:
         """Serve a unary call.
 
-        Raises:
-            FailedPrecondition: When the tool returns a stream.
+        Args:
+            encode: Applied to what the tool returns, before its instance is cleaned up.
         """
-        living = self._start(self._life(_one_value))
+
+        def use(result: Any) -> Steps:  # noqa: ANN401 - whatever the tool returned
+            return encode(result)
+            yield
+
+        living = self._start(self._life(use))
         try:
-            return _value(await asyncio.shield(living))
+            encoded: T = _value(await asyncio.shield(living))
+            return encoded
         finally:
             self._leave()
 
-    async def stream(self) -> AsyncGenerator[Any, None]:
-        """Serve a streaming call: the items of what the tool returns."""
+    async def stream(self, convert: Callable[[Any], T]) -> AsyncGenerator[T, None]:
+        """Serve a streaming call: the items of what the tool returns.
+
+        Args:
+            convert: Applied to each item, where it was made.
+        """
         hand_off = HandOff(asyncio.get_running_loop())
 
         def send(result: Any) -> Steps:  # noqa: ANN401 - whatever the tool returned
             if isinstance(result, abc.AsyncIterable):
-                yield hand_off.drain(result)
+                yield hand_off.drain(result, convert)
             elif isinstance(result, abc.Iterable) and not is_one_item(result):
-                hand_off.pull(iter(result))
+                hand_off.pull(result, convert)
             else:
-                hand_off.put(result)
+                hand_off.put(convert(result))
 
         def life() -> Steps:
             try:
@@ -178,14 +190,6 @@ class ForeignCall:
                     yield from _settled(cleanup())
                 except Exception:  # noqa: BLE001 - the reply is not the cleanup's to spoil
                     logger().exception("cleanup failed", adapter=self._adapter.path)
-
-
-def _one_value(result: object) -> Steps:
-    if isinstance(result, abc.Iterator | abc.AsyncIterator):
-        _close(result)
-        raise FailedPrecondition("the tool returns a stream; call it as a streaming tool")
-    return result
-    yield
 
 
 def _settled(value: object) -> Steps:

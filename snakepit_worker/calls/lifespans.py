@@ -74,7 +74,9 @@ class Lifespans:
             loaded.state = AdapterState.STOPPED
             try:
                 await executors.run(self._main, partial(lifespan.__exit__, None, None, None))
-            except Exception:  # noqa: BLE001 - the others are left too
+            except asyncio.CancelledError:
+                raise
+            except BaseException:  # noqa: BLE001 - the others are left too
                 logger().exception("adapter failed to stop", adapter=loaded.name)
 
     async def _now(self, loaded: LoadedAdapter, state: AdapterState) -> None:

@@ -6,12 +6,12 @@ import asyncio
 import concurrent.futures
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from snakepit_worker.calls.executors import run
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 
     from snakepit_worker.calls.threads import Runner
 
@@ -22,6 +22,8 @@ _QUEUE_ITEMS: Final = 100
 _BATCH_ITEMS: Final = _QUEUE_ITEMS // 2
 """Items that the reader takes at once; the producer fills up the rest meanwhile."""
 _ONE_ITEM: Final = (dict, str, bytes, bytearray, memoryview)
+_OF_ONE_ITEM: Final = ("__array__", "model_dump", "to_dict", "_asdict")
+T = TypeVar("T")
 
 
 class _Gone(BaseException):
@@ -55,34 +57,44 @@ class HandOff:
         while (space := self._offer(item)) is not None:
             space.result()
 
-    def pull(self, items: Iterator[Any]) -> None:
-        """Hand over all items of an iterator, from a thread, and close it.
+    def pull(self, items: Iterable[Any], convert: Callable[[Any], object]) -> None:
+        """Hand over all items of an iterable, from a thread, and close it.
 
         Stops at its next item when the reader leaves.
 
         Args:
             items: A generator, mostly.
+            convert: Applied to each item, on this thread.
         """
+        iterator = items
         try:
+            self._check()
+            iterator = iter(items)
             while True:  # not `for`: the reader may have left before the first item is made
                 self._check()
-                self.put(next(items))
-        except (_Gone, StopIteration):
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+                self.put(convert(item))
+        except _Gone:
             pass
         finally:
-            close = getattr(items, "close", None)
+            close = getattr(iterator, "close", None)
             if close is not None:
                 close()
 
-    async def drain(self, items: AsyncIterable[Any]) -> None:
+    async def drain(self, items: AsyncIterable[Any], convert: Callable[[Any], object]) -> None:
         """Hand over all items of an asynchronous iterable, from another loop, and close it.
 
         Args:
             items: An asynchronous generator, mostly.
+            convert: Applied to each item, on that loop.
         """
         try:
             async for item in items:
-                while (space := self._offer(item)) is not None:
+                converted = convert(item)
+                while (space := self._offer(converted)) is not None:
                     await asyncio.wrap_future(space)
         except _Gone:
             pass
@@ -145,8 +157,10 @@ class HandOff:
             space.set_result(None)
 
 
-async def from_thread(items: Iterator[Any], runner: Runner) -> AsyncGenerator[Any, None]:
-    """The items of a blocking iterator, which one thread pulls from start to end.
+async def from_thread(
+    items: Iterable[Any], runner: Runner, convert: Callable[[Any], T]
+) -> AsyncGenerator[T, None]:
+    """The items of a blocking iterable, which one thread pulls from start to end.
 
     The thread stays at most `_QUEUE_ITEMS` items ahead.  When the reader leaves, the iterator is
     closed by the thread that runs it, at its next item.
@@ -154,6 +168,7 @@ async def from_thread(items: Iterator[Any], runner: Runner) -> AsyncGenerator[An
     Args:
         items: A generator, mostly.
         runner: Where it is pulled.
+        convert: Applied to each item, on that thread.
     """
     hand_off = HandOff(asyncio.get_running_loop())
 
@@ -161,7 +176,7 @@ async def from_thread(items: Iterator[Any], runner: Runner) -> AsyncGenerator[An
 
     def pull() -> None:
         try:
-            hand_off.pull(items)
+            hand_off.pull(items, convert)
         except BaseException as error:  # noqa: BLE001 - raised to the reader, not in a task
             failures.append(error)
         finally:
@@ -184,9 +199,9 @@ def is_one_item(value: object) -> bool:
     """Whether an iterable result is one payload rather than a sequence of items.
 
     Args:
-        value: A result; dictionaries, text, bytes and arrays are payloads.
+        value: A result; dictionaries, text, bytes, arrays and records are payloads.
     """
-    return isinstance(value, _ONE_ITEM) or hasattr(value, "__array__")
+    return isinstance(value, _ONE_ITEM) or any(hasattr(value, name) for name in _OF_ONE_ITEM)
 
 
 def _finish(arrived: asyncio.Future[None]) -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Process", "enable_stack_dumps", "report"]
 
+_LAST_WORDS: Final = 0.1
+"""Seconds for log lines to leave when the process ends by force."""
 _SUMMARY_LENGTH: Final = 1000
 _CLOSING_TIME: Final = 1.0
 """Seconds that everything after the grace of running calls may take; then the process ends."""
@@ -69,6 +71,8 @@ class Process:
         main_thread = MainThread(after_each=signals.install)
         # gRPC's fork handlers crash children that tools fork while calls are running.
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+        # Its C core writes to stderr by itself, in a format of its own.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         keep_freed_memory()
         # grpc and all that needs it come only now: from here on a signal ends the process at once.
         from snakepit_worker.runtime import Worker  # noqa: PLC0415
@@ -120,11 +124,11 @@ class Process:
 
     def _end_hard(self) -> None:
         logger().warning("something does not stop; ending the process")
-        self._close()
+        self._close(_LAST_WORDS)
         os._exit(0)
 
-    def _close(self) -> None:
-        self._writer.flush()
+    def _close(self, flush_timeout: float = 0.5) -> None:
+        self._writer.flush(flush_timeout)
         self._group.end_members()
 
 

@@ -37,10 +37,19 @@ class SessionStore:
     Args:
         limits: Bounds.
         clock: Monotonic seconds.
+        apart: Runs the closing of a session that has to go while a call comes or ends; closers may
+            block, and such calls must not wait for them.
     """
 
-    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        apart: Callable[[Callable[[], object]], object] = lambda close: close(),
+    ) -> None:
         self.limits = limits
+        self._apart = apart
         self._clock = clock
         self._lock = threading.Lock()
         self._sessions: dict[str, Session] = {}
@@ -76,7 +85,7 @@ class SessionStore:
     def leave(self, session: Session) -> None:
         """End the use that ``enter`` began."""
         if not session.id:
-            session.close()
+            self._apart(session.close)
             return
         with self._lock:
             session.calls -= 1
@@ -146,7 +155,7 @@ class SessionStore:
             session.calls += calls
             self._sessions[session_id] = session
         if evicted is not None:
-            evicted.close()
+            self._apart(evicted.close)
         return session
 
     def _evict(self) -> Session:

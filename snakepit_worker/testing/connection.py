@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import grpc
 
+from snakepit_worker.testing.deadlines import truncated
 from snakepit_worker.testing.replies import ToolFailure, decode_chunk, decode_response
 from snakepit_worker.testing.supervision import HeartbeatMonitor, Supervision, TelemetryStream
 from snakepit_worker.wire.convention import CHANNEL_OPTIONS, CORRELATION_HEADER
@@ -31,7 +32,6 @@ __all__ = [
     "decode_chunk",
     "decode_response",
     "python_identity",
-    "truncated",
 ]
 
 _TIMEOUT: Final = 30.0
@@ -247,21 +247,6 @@ class Connection:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def truncated(seconds: float | None) -> float | None:
-    """A time limit as it leaves the host, which sends whole numbers of one unit (interop 2.5).
-
-    Args:
-        seconds: The limit; 1.5 is sent as 1 s, 298.8 as 4 minutes; None is none.
-    """
-    if seconds is None:
-        return None
-    milliseconds = round(seconds * 1000)
-    for unit, next_unit in ((1, 1_000), (1_000, 60_000), (60_000, 3_600_000)):
-        if milliseconds < next_unit:
-            return milliseconds // unit * unit / 1000
-    return float(milliseconds // 3_600_000 * 3_600)
 
 
 def python_identity() -> dict[str, str]:

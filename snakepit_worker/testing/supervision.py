@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 
+from snakepit_worker.testing.deadlines import truncated
 from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 
 if TYPE_CHECKING:
@@ -165,14 +166,18 @@ class HeartbeatMonitor:
         """What is wrong, empty when nothing is."""
         timeout = self._supervision.heartbeat_timeout
         patience = timeout - _MARGIN
+        late = f"no answer within {patience:g} s"
         try:
             request = pb.HeartbeatRequest(session_id=self._session_id)
-            answer = self._stub.Heartbeat.future(request, timeout=timeout).result(patience)
+            call = self._stub.Heartbeat.future(request, timeout=truncated(timeout))
+            answer = call.result(patience)
         except grpc.FutureTimeoutError:
-            return f"no answer within {patience:g} s"
+            return late
         except (grpc.FutureCancelledError, ValueError):  # the latter before it was under way
             return "the connection was closed"
         except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                return late
             return f"{error.code().name}: {error.details()}"
         return "" if answer.session_valid else "session_valid is false"
 
@@ -199,7 +204,7 @@ class TelemetryStream:
         self._controls: queue.SimpleQueue[pb.TelemetryControl | None] = queue.SimpleQueue()
         self.send(pb.TelemetryControl(toggle=pb.TelemetryToggle(enabled=supervision.telemetry)))
         self._call = stub.StreamTelemetry(
-            iter(self._controls.get, None), timeout=supervision.telemetry_deadline
+            iter(self._controls.get, None), timeout=truncated(supervision.telemetry_deadline)
         )
         threading.Thread(target=self._read, name="host-telemetry", daemon=True).start()
 

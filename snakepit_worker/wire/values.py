@@ -137,15 +137,16 @@ class Values:
         if isinstance(value, _BYTES):
             return bytes(value)
         if isinstance(value, Binary):
-            return value.data
+            return _bytes_of(value)
         if isinstance(value, str) and not self._exact:
             return value.encode("utf-8", "replace")
         return self.to_json(value)
 
     def _binary(self, value: Binary) -> tuple[AnyMessage | None, bytes]:
+        data = _bytes_of(value)
         if not value.metadata:
-            return _bytes_result(value.data)
-        return self._labelled("map", dict(value.metadata))[0], value.data
+            return _bytes_result(data)
+        return self._labelled("map", dict(value.metadata))[0], data
 
     def _labelled(self, kind: str, value: object) -> tuple[AnyMessage, bytes]:
         if isinstance(value, float) and not math.isfinite(value):
@@ -212,6 +213,13 @@ def _any(kind: str, payload: bytes) -> AnyMessage:
 def _bytes_result(data: bytes) -> tuple[AnyMessage | None, bytes]:
     # An empty binary_result means "no binary" to the host; empty text is the nearest it can read.
     return (None, data) if data else (_any("string", b'""'), b"")
+
+
+def _bytes_of(value: Binary) -> bytes:
+    if not isinstance(value.data, _BYTES):
+        kind = type(value.data).__name__
+        raise SerializationError(f"the data of a Binary must be bytes, got {kind}")
+    return bytes(value.data)
 
 
 def _float_word(value: float) -> bytes:

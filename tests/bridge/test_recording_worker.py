@@ -15,6 +15,7 @@ from snakepit_worker.runtime import Worker
 from snakepit_worker.settings import Settings
 from snakepit_worker.settings import parse as parse_settings
 from snakepit_worker.testing import StandInHost
+from snakepit_worker.testing.supervision import is_accepted
 from snakepit_worker.wire.convention import CORRELATION_HEADER
 from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 from tests.data.elixir_tools import expose_recorded_tools
@@ -255,7 +256,9 @@ def events_of(record: Record, call: Any) -> Iterator[str]:
     """The names of the events, until the stream ends one way or another."""
     with contextlib.suppress(grpc.RpcError):
         for data in call:
-            yield ".".join(record.parse_response(data).event_parts)
+            event = record.parse_response(data)
+            assert is_accepted(event), event
+            yield ".".join(event.event_parts)
 
 
 def test_the_recorded_command_line_and_environment_are_understood() -> None:

@@ -42,7 +42,7 @@ class Shop(Adapter):
             close=lambda: self.closed.append(label),
             replace=replace,
         )
-        return resource.describe()
+        return {"handle": resource.handle}
 
     @tool
     def add(self, ctx: CallContext, basket: str, article: str) -> list[str]:

@@ -356,17 +356,25 @@ def test_streams_pass_through_the_host(reached: Reached) -> None:
         ("py.count", "nobody", "NOT_FOUND", "Session not found: nobody"),
         ("nothing", "mine", "NOT_FOUND", "Tool nothing not found for session mine"),
         ("py.seen", "mine", "UNIMPLEMENTED", "Streaming execution is not enabled for tool py.seen"),
-        ("py.absent", "mine", "INTERNAL", ""),
+        ("py.absent", "mine", "NOT_FOUND", "unknown tool 'py.absent'"),
+        ("py.gone", "mine", "INTERNAL", "Remote tool execution failed: Worker not found: gone"),
     ],
 )
 def test_streams_that_fail_have_a_status(
     reached: Reached, tool_name: str, session: str, code: str, text: str
 ) -> None:
+    reached.client.stub.RegisterTools(
+        pb.RegisterToolsRequest(
+            session_id="mine",
+            worker_id="gone",
+            tools=[pb.ToolRegistration(name="py.gone", supports_streaming=True)],
+        )
+    )
     request = pb.ExecuteToolRequest(session_id=session, tool_name=tool_name)
     with pytest.raises(grpc.RpcError) as caught:
         next(reached.client.chunks(request))
+    assert caught.value.code().name == code
     assert text in (caught.value.details() or "")
-    assert caught.value.code().name == code or tool_name == "py.absent"
 
 
 def test_what_nobody_reads_goes_on_where_the_client_never_cancels(reached: Reached) -> None:
