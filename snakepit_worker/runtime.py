@@ -119,6 +119,7 @@ class Worker:
             self._loop.close(_CLOSE_TIME)
             raise
         if self._owns_main:
+            logger()  # imported here, because the loop must import nothing once it serves
             threading.Thread(target=self._main.run, name="main-thread", daemon=True).start()
         self.address = f"{LOOPBACK}:{port}"
         return port

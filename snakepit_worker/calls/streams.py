@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from snakepit_worker.calls.executors import run
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 
     from snakepit_worker.calls.threads import Runner
+
+    Convert = Callable[[Any], Any]
 
 __all__ = ["HandOff", "from_thread", "is_one_item"]
 
@@ -23,7 +25,10 @@ _BATCH_ITEMS: Final = _QUEUE_ITEMS // 2
 """Items that the reader takes at once; the producer fills up the rest meanwhile."""
 _ONE_ITEM: Final = (dict, str, bytes, bytearray, memoryview)
 _OF_ONE_ITEM: Final = ("__array__", "model_dump", "to_dict", "_asdict")
-T = TypeVar("T")
+
+
+def _as_it_is(item: Any) -> Any:  # noqa: ANN401 - any item
+    return item
 
 
 class _Gone(BaseException):
@@ -57,7 +62,7 @@ class HandOff:
         while (space := self._offer(item)) is not None:
             space.result()
 
-    def pull(self, items: Iterable[Any], convert: Callable[[Any], object]) -> None:
+    def pull(self, items: Iterable[Any], convert: Convert = _as_it_is) -> None:
         """Hand over all items of an iterable, from a thread, and close it.
 
         Stops at its next item when the reader leaves.
@@ -84,7 +89,7 @@ class HandOff:
             if close is not None:
                 close()
 
-    async def drain(self, items: AsyncIterable[Any], convert: Callable[[Any], object]) -> None:
+    async def drain(self, items: AsyncIterable[Any], convert: Convert = _as_it_is) -> None:
         """Hand over all items of an asynchronous iterable, from another loop, and close it.
 
         Args:
@@ -158,8 +163,8 @@ class HandOff:
 
 
 async def from_thread(
-    items: Iterable[Any], runner: Runner, convert: Callable[[Any], T]
-) -> AsyncGenerator[T, None]:
+    items: Iterable[Any], runner: Runner, convert: Convert = _as_it_is
+) -> AsyncGenerator[Any, None]:
     """The items of a blocking iterable, which one thread pulls from start to end.
 
     The thread stays at most `_QUEUE_ITEMS` items ahead.  When the reader leaves, the iterator is

@@ -7,6 +7,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import grpc
 import grpc.aio
 
 from snakepit_worker.telemetry.logging import logger
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KeepAlive", "Rhythm"]
 
+_NO_ANSWER: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _STALL: Final = 0.5
 """Seconds by which a beat may overrun its own limit before the delay counts as ours."""
 
@@ -93,4 +95,10 @@ class KeepAlive:
             await self._host.ping("heartbeat", self._rhythm.timeout)
         elif not await self._host.heartbeat(session.session_id, self._rhythm.timeout):
             logger().info("the host forgot the session of this worker; making it again")
-            await self._host.initialize_session(session)
+            try:
+                await self._host.initialize_session(session)
+            except grpc.aio.AioRpcError as error:
+                if error.code() in _NO_ANSWER:
+                    raise
+                # It is there, and refuses: a full session store, for one.
+                logger().warning("the host refuses the session", reason=error.details())

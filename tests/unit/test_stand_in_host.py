@@ -1,4 +1,4 @@
-"""The stand-in host beyond what was recorded: sessions, tools, and the words for what is wrong."""
+"""The stand-in host beyond what was recorded: its sessions and its tools."""
 
 from __future__ import annotations
 

@@ -89,6 +89,10 @@ def pool() -> Iterator[ThreadPool]:
     pool = ThreadPool(3, "t")
     yield pool
     pool.close()
+    for thread in threading.enumerate():
+        if thread.name.startswith("t-"):
+            thread.join(LIMIT)
+            assert not thread.is_alive()
 
 
 @pytest.fixture
