@@ -134,5 +134,5 @@ wheel: install ## build the wheel into dist/
 
 .PHONY: clean
 clean: ## remove the environments, caches and builds
-	rm -rf .venv .venv-stubs .venv-versions dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .cache .venv .venv-stubs .venv-versions dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from typing import TYPE_CHECKING, Final
 
+from snakepit_worker import __version__
 from snakepit_worker.errors import StartError
 from snakepit_worker.process.readiness import RealStdout
 from snakepit_worker.settings import Settings, parse
@@ -20,7 +22,7 @@ __all__ = ["main"]
 _COMMANDS: Final = ("serve", "doctor", "tools")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one for each way to end
     """Run a command.
 
     Args:
@@ -30,10 +32,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 for success, 1 for a failure, 2 for wrong usage.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    command = arguments.pop(0) if arguments and arguments[0] in _COMMANDS else "serve"
+    if arguments in (["--version"], ["version"]):
+        print(f"snakepit-worker {__version__}")
+        return 0
+    if arguments == ["help"]:
+        arguments = ["--help"]
     ignored: list[str] = []
     try:
+        command = _command(arguments)
         settings = parse(arguments, os.environ, warn=ignored.append)
+        if command != "serve" and ignored:
+            raise StartError(f"{command}: {ignored[0].removeprefix('ignored ')}", exit_status=2)
     except StartError as error:
         print(f"snakepit-worker: {error}", file=sys.stderr)
         return error.exit_status
@@ -50,6 +59,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StartError as error:
         print(f"snakepit-worker: {error}", file=sys.stderr)
         return error.exit_status
+    except BrokenPipeError:  # whoever read the answer has seen enough
+        return 1
+
+
+def _command(arguments: list[str]) -> str:
+    """Take the command off the arguments.
+
+    The host passes on whatever its configuration holds, so a stray word is no error; one that
+    looks like a command, or stands alone, is a mistake of a person.
+
+    Raises:
+        StartError: For such a word.
+    """
+    word = arguments[0] if arguments else ""
+    if word in _COMMANDS:
+        return arguments.pop(0)
+    near = difflib.get_close_matches(word, _COMMANDS, n=1)
+    if word and not word.startswith("-") and (near or len(arguments) == 1):
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_COMMANDS)}"
+        raise StartError(f"unknown command {word!r}; {hint}", exit_status=2)
+    return "serve"
 
 
 def _serve(settings: Settings, ignored: Sequence[str], stdout: RealStdout) -> int:

@@ -119,7 +119,10 @@ def _stubs() -> str:
 
 def _loopback(port: int) -> str:
     with socket.socket() as listener:
-        listener.bind((_LOOPBACK, port))
+        try:
+            listener.bind((_LOOPBACK, port))
+        except OSError as error:
+            raise StartError(f"{_LOOPBACK}:{port}: {error.strerror}") from None
         return f"{_LOOPBACK}:{listener.getsockname()[1]} is free"
 
 

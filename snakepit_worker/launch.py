@@ -8,6 +8,7 @@ Used by the demo, the tests and the benchmarks::
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
@@ -63,6 +64,8 @@ class WorkerProcess:
             raise ValueError(msg)
         self._drain = threading.Thread(target=self._read, args=(process.stdout,), daemon=True)
         self._drain.start()
+        # A program that forgets to stop its worker takes it along when it ends.
+        atexit.register(self._signal, signal.SIGKILL)
 
     @property
     def pid(self) -> int:
@@ -114,6 +117,7 @@ class WorkerProcess:
             self._signal(signal.SIGKILL)
             status = self.wait()
         self._signal(signal.SIGKILL)  # whoever of the group has survived its leader
+        atexit.unregister(self._signal)
         self._drain.join(timeout=1.0)
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
@@ -212,7 +216,7 @@ def spawn(  # noqa: PLR0913 - as start()
     """
     command = [python, *MARKER, "-m", "snakepit_worker"]
     command += [part for adapter in adapters for part in ("--adapter", adapter)]
-    command += [*arguments, "--port", "0"]
+    command += ["--port", "0", *arguments]
     if host:
         command += ["--elixir-address", host]
     command += ["--snakepit-run-id", "launch0", "--snakepit-instance-name", "launch"]

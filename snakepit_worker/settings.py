@@ -7,6 +7,7 @@ defaults, ``--help`` and ``docs/settings.md`` all come.
 from __future__ import annotations
 
 import argparse
+import difflib
 import re
 import sys
 import typing
@@ -354,7 +355,7 @@ def parse(
     rows = options()
     flags, unknown = _parser(rows, prog).parse_known_args(list(argv))
     if unknown:
-        warn(f"ignored unknown arguments: {' '.join(unknown)}")
+        warn(f"ignored unknown arguments: {' '.join(unknown)}{_meant(unknown, rows)}")
     fields: dict[str, object] = {}
     for row in rows:
         given = getattr(flags, row.name)
@@ -369,9 +370,16 @@ def parse(
     return Settings(**fields)  # type: ignore[arg-type]  # each value was converted to its hint
 
 
+def _meant(unknown: Sequence[str], rows: Sequence[Option]) -> str:
+    """Flags that may have been meant, for the warning."""
+    flags = [row.flag for row in rows if row.flag]
+    near = [found for word in unknown for found in difflib.get_close_matches(word, flags, n=1)]
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise StartError(f"{self.prog}: {message}", exit_status=2)
+        raise StartError(message, exit_status=2)
 
 
 def _parser(rows: Sequence[Option], prog: str) -> argparse.ArgumentParser:
@@ -433,7 +441,19 @@ def _from_flag(row: Option, given: Any) -> object:  # noqa: ANN401 - str, or lis
         return _convert(row, ",".join(given) if isinstance(given, list) else given)
     except msgspec.ValidationError as error:
         flag = row.flag or row.name
-        raise StartError(f"{flag}: {error}, got {given!r}", exit_status=2) from None
+        raise StartError(f"{flag}: {_expected(row, error)}, got {given!r}", exit_status=2) from None
+
+
+def _expected(row: Option, error: msgspec.ValidationError) -> str:
+    choices = typing.get_args(typing.get_args(row.hint)[0])
+    if typing.get_origin(typing.get_args(row.hint)[0]) is Literal:
+        return f"expected {' or '.join(map(str, choices))}"
+    meta = next(item for item in row.hint.__metadata__ if isinstance(item, msgspec.Meta))
+    if isinstance(row.default, int) and not row.is_switch:
+        most = "" if meta.le is None else f" to {meta.le}"
+        return f"expected a whole number from {meta.ge or 0}{most}"
+    text = str(error).partition(", got ")[0].replace("`", "")
+    return text[:1].lower() + text[1:]
 
 
 def _from_environment(row: Option, variable: str, text: str, warn: Callable[[str], None]) -> object:
@@ -462,6 +482,9 @@ def _convert(row: Option, text: str) -> object:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     if isinstance(row.default, bool):
         return _boolean(text)
+    if row.name == "elixir_address" and not re.fullmatch(r".+:\d{1,5}", text):
+        msg = "Expected HOST:PORT"
+        raise msgspec.ValidationError(msg)
     if isinstance(row.default, str) and row.flag is None:  # the host's own words, in any case
         text = text.lower()
     return msgspec.convert(text, row.hint, strict=False)

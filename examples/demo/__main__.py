@@ -7,6 +7,7 @@ requests with a real language model.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from contextlib import ExitStack, closing, contextmanager
@@ -162,7 +163,8 @@ class Demo:
                 shown = ("type", "code", "category", "retryable", "message", "violations")
                 table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
                 for key in shown:
-                    table.add_row(key, str(failure.failure[key]))
+                    value = failure.failure[key]
+                    table.add_row(key, value if isinstance(value, str) else json.dumps(value))
                 note(table)
 
     def _stop(self, worker: WorkerProcess) -> None:
@@ -208,8 +210,12 @@ def main() -> int:
         TimeElapsedColumn(),
     )
     begun = time.perf_counter()
-    with Progress(*columns, console=console, transient=True) as progress:
-        Demo(console, progress, scripted=scripted).run()
+    try:
+        with Progress(*columns, console=console, transient=True) as progress:
+            Demo(console, progress, scripted=scripted).run()
+    except KeyboardInterrupt:
+        console.print("\nStopped.")
+        return 130
     console.print(f"\nDone in {time.perf_counter() - begun:.1f} s.")
     return 0
 

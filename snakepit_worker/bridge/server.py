@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Final
 
 import grpc.aio
@@ -51,7 +52,7 @@ class BridgeServer:
         try:
             taken = self._server.add_insecure_port(f"{LOOPBACK}:{port}")
         except RuntimeError as error:
-            msg = f"cannot listen on {LOOPBACK}:{port}: {error}"
+            msg = f"cannot listen on {LOOPBACK}:{port}: {_reason(port) or error}"
             raise StartError(msg) from None
         await self._server.start()
         return taken
@@ -63,3 +64,13 @@ class BridgeServer:
             grace: Seconds to wait.
         """
         await self._server.stop(grace)
+
+
+def _reason(port: int) -> str | None:
+    """Why a port cannot be had, which gRPC does not say."""
+    with socket.socket() as probe:
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as error:
+            return error.strerror
+    return None

@@ -407,12 +407,15 @@ class Dispatcher:
             except Exception:  # noqa: BLE001 - the original failure matters more
                 logger().exception("classify failed", adapter=call.tool.owner.name)
         failure = call.failure = describe(error, site, classification)
-        logger().info(
+        # What nobody foresaw is worth a look; a wrong argument is the caller's business.
+        log = logger().info if failure.classified else logger().warning
+        log(
             "call failed",
+            message=failure.message,
             type=failure.type,
             code=failure.code,
-            message=failure.message,
             error_id=failure.error_id,
+            exc_info=None if failure.classified else error,
         )
         return failure
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import grpc.aio
 
 from snakepit_worker.errors import Unavailable
+from snakepit_worker.telemetry.logging import logger
 from snakepit_worker.wire.convention import CHANNEL_OPTIONS, CORRELATION_HEADER
 from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 from snakepit_worker.wire.generated.snakepit_bridge_pb2_grpc import BridgeServiceStub
@@ -20,6 +21,9 @@ __all__ = ["HostClient"]
 _PING_TIMEOUT: Final = 1.0
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
+_SAY_EVERY: Final = 10
+_SAY_FIRST: Final = 2
+"""The attempt, of every ten, whose failure is logged: a host may be a moment late."""
 _CALL_TIMEOUT: Final = 5.0
 """Seconds for calls that look after sessions; tools bring deadlines of their own."""
 
@@ -57,6 +61,14 @@ class HostClient:
                 await self.ping("connection_test", _PING_TIMEOUT)
             except grpc.aio.AioRpcError as error:
                 cause = f"{error.code().name}: {error.details()}"
+                if attempt % _SAY_EVERY == _SAY_FIRST:
+                    logger().warning(
+                        "waiting for the host",
+                        address=self.address,
+                        attempt=attempt + 1,
+                        attempts=attempts,
+                        cause=cause,
+                    )
             else:
                 return
         msg = f"the host at {self.address} did not answer {attempts} pings; the last one: {cause}"

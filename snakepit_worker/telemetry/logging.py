@@ -8,6 +8,7 @@ nothing is configured: there the lines go to the standard library's logger ``sna
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from contextvars import ContextVar
 from functools import partial
@@ -65,6 +66,7 @@ def configure(level: LogLevel, writer: StderrWriter, *, terminal: bool) -> None:
     root.handlers[:] = [_Handler()]
     # Frameworks report their progress at info; only a developer wants that.
     root.setLevel(threshold if level == "debug" else max(threshold, logging.WARNING))
+    logging.getLogger("grpc").setLevel(max(threshold, logging.WARNING))  # floods at debug
     logging.captureWarnings(capture=True)
 
 
@@ -73,7 +75,13 @@ def _for_process(threshold: int, writer: StderrWriter, *, terminal: bool) -> Fil
     renderer: list[Processor]
     if terminal:
         plain = structlog.dev.plain_traceback
-        renderer = [structlog.dev.ConsoleRenderer(colors=True, exception_formatter=plain)]
+        renderer = [
+            structlog.dev.ConsoleRenderer(
+                colors=not os.environ.get("NO_COLOR"),  # no-color.org
+                sort_keys=False,
+                exception_formatter=plain,
+            )
+        ]
     else:
         renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_dumps)]
     bound: FilteringBoundLogger = structlog.wrap_logger(

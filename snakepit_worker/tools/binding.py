@@ -105,6 +105,8 @@ class Signature:
             if name not in arguments
         ]
         if violations:
+            order = list(self._parameters)
+            violations.sort(key=lambda v: _position(v.field, order))  # arguments come in any order
             text = "; ".join(f"{v.field}: {v.description}" for v in violations)
             msg = f"wrong arguments for {self.tool}: {text}"
             raise InvalidArgument(msg, violations=violations)
@@ -199,6 +201,12 @@ def _violation(parameter: Parameter, value: object, error: msgspec.ValidationErr
     came = _preview(_inside(value, path))
     description += f", got {kind} ({came})" if kind else f", got {came}"
     return Violation(parameter.name + path, description)
+
+
+def _position(field: str, order: list[str]) -> tuple[int, str]:
+    """By signature; what is unknown comes last."""
+    name = re.split(r"[.\[]", field, maxsplit=1)[0]
+    return (order.index(name) if name in order else len(order), field)
 
 
 def _choices(hint: Any) -> list[Any]:  # noqa: ANN401 - any type hint

@@ -109,7 +109,7 @@ class Registry:
         Args:
             name: What the caller asked for.
         """
-        near = difflib.get_close_matches(name, self._tools, n=3)
+        near = difflib.get_close_matches(name, self._tools, n=3, cutoff=0.7)
         if not near:  # the caller may have left out the adapter's name
             near = [full for full in self._tools if full.endswith(f".{name}")][:3]
         msg = f"unknown tool {name!r}"

@@ -7,6 +7,7 @@ what it was.  The order, the marker's keys and the policies are the host's contr
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
@@ -46,6 +47,13 @@ class MarkerRules:
             return value.payload
         if isinstance(value, type):  # its methods would be called without an instance
             return self.marker(value)
+        if dataclasses.is_dataclass(value):
+            # Field by field: one that still has its default may be on the class alone.
+            return {
+                field.name: getattr(value, field.name)
+                for field in dataclasses.fields(value)
+                if not field.name.startswith("_")
+            }
         for name in ("model_dump", "to_dict", "_asdict", "tolist", "isoformat"):
             method = getattr(value, name, None)
             if not callable(method):

@@ -8,7 +8,6 @@ path for what orjson refuses (integers beyond 64 bits, keys that are not text).
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from datetime import date, datetime, time
@@ -94,7 +93,7 @@ class Values:
             SerializationError: For text with lone surrogates, and for nesting without end.
         """
         try:
-            return orjson.dumps(value, self._rules.convert)
+            return orjson.dumps(value, self._rules.convert, orjson.OPT_PASSTHROUGH_DATACLASS)
         except (TypeError, RecursionError):
             pass
         try:
@@ -197,12 +196,6 @@ class Values:
             return str(value)
         if isinstance(value, datetime | date | time):
             return value.isoformat()
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return {
-                field.name: self._plain(getattr(value, field.name), depth + 1)
-                for field in dataclasses.fields(value)
-                if not field.name.startswith("_")  # as orjson does
-            }
         return self._plain(self._rules.convert(value), depth + 1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from snakepit_worker.errors import NotFound
 from snakepit_worker.tools.api import Adapter, tool
 
 if TYPE_CHECKING:
@@ -46,5 +47,12 @@ class WorkerTools(Adapter):
     @tool
     def tools(self, adapter: str | None = None) -> list[dict[str, Any]]:
         """The tools of one adapter or of all, with JSON Schemas."""
-        prefix = f"{adapter}." if adapter else ""
-        return [described for described in self._tools() if described["name"].startswith(prefix)]
+        tools = self._tools()
+        if adapter is None:
+            return tools
+        found = [tool for tool in tools if tool["name"].startswith(f"{adapter}.")]
+        if not found:
+            names = sorted({tool["name"].partition(".")[0] for tool in tools})
+            msg = f"no adapter {adapter!r} in this worker; there are {', '.join(names)}"
+            raise NotFound(msg, details={"adapter": adapter})
+        return found
