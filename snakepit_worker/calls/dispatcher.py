@@ -407,16 +407,16 @@ class Dispatcher:
             except Exception:  # noqa: BLE001 - the original failure matters more
                 logger().exception("classify failed", adapter=call.tool.owner.name)
         failure = call.failure = describe(error, site, classification)
-        # What nobody foresaw is worth a look; a wrong argument is the caller's business.
-        log = logger().info if failure.classified else logger().warning
-        log(
-            "call failed",
-            message=failure.message,
-            type=failure.type,
-            code=failure.code,
-            error_id=failure.error_id,
-            exc_info=None if failure.classified else error,
-        )
+        facts = {
+            "message": failure.message,
+            "type": failure.type,
+            "code": failure.code,
+            "error_id": failure.error_id,
+        }
+        if failure.classified:
+            logger().info("call failed", **facts)
+        else:  # nobody foresaw it, so it is worth a look
+            logger().warning("call failed", **facts, exception="".join(failure.stacktrace))
         return failure
 
     def _finish(self, call: _Call) -> None:

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from snakepit_worker.wire.json_text import dumps
+from snakepit_worker.wire.json_text import dumps, valid_text
 from snakepit_worker.wire.redaction import REDACTED, is_secret, redact
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _redact_fields(
         if is_secret(key):
             event[key] = REDACTED
         elif isinstance(value, str):
-            event[key] = redact(value)
+            event[key] = valid_text(redact(value))
     return event
 
 
@@ -158,7 +158,7 @@ def _embedded() -> FilteringBoundLogger:
 
     bound: FilteringBoundLogger = structlog.wrap_logger(
         logging.getLogger("snakepit_worker"),
-        processors=[_add_call_fields, structlog.stdlib.render_to_log_kwargs],
+        processors=[_add_call_fields, _redact_fields, structlog.stdlib.render_to_log_kwargs],
         wrapper_class=structlog.stdlib.BoundLogger,
     ).bind()
     return bound

@@ -125,6 +125,13 @@ class Shop(Adapter):
         return numbers()
 
     @tool
+    def coroutine(self) -> Any:
+        async def answer() -> int:
+            return 42
+
+        return answer()
+
+    @tool
     def not_bytes(self) -> Any:
         return Binary("text")  # type: ignore[arg-type]
 
@@ -299,6 +306,14 @@ def test_a_generator_is_no_result_of_a_unary_call(connection: Connection, name: 
     failure = failure_of(connection, name)
     assert failure["code"] == "FAILED_PRECONDITION"
     assert connection.call("shop.none") is None
+
+
+def test_a_coroutine_is_no_result_either(connection: Connection) -> None:
+    """What a plain function returns that was meant to be awaited: do so, or say so."""
+    try:
+        assert connection.call("shop.coroutine") == 42
+    except ToolFailure as error:
+        assert error.failure["code"] == "FAILED_PRECONDITION"  # noqa: PT017 - either is fine
 
 
 def test_runtime_arguments_are_consumed_before_binding(connection: Connection) -> None:

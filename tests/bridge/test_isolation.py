@@ -7,7 +7,7 @@ the other would not get through it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -89,6 +89,22 @@ class Blocking(Adapter):
     @tool
     def lazy_result(self) -> Any:
         return Lazy(self.gate)
+
+    @tool
+    async def lazy_async(self) -> Any:
+        return Lazy(self.gate)
+
+    @tool
+    async def lazy_inside_async(self) -> Any:
+        return {"inside": [Lazy(self.gate)]}
+
+    @tool
+    async def lazy_items_async(self) -> AsyncIterator[Any]:
+        yield Lazy(self.gate)
+
+    @tool
+    async def lazy_inside_items_async(self) -> AsyncIterator[Any]:
+        yield {"inside": [Lazy(self.gate)]}
 
     @tool
     def lazy_items(self) -> Iterator[Any]:
@@ -173,21 +189,32 @@ def test_without_a_number_there_are_ten_threads(serve: Served, blocking: Blockin
     assert serve(blocking).call("worker.stats")["threads"]["size"] == 10
 
 
+@pytest.mark.parametrize("name", ["lazy_result", "lazy_async", "lazy_inside_async"])
 def test_a_result_that_takes_its_time_to_become_json_holds_up_nobody(
-    serve: Served, blocking: Blocking
+    serve: Served, blocking: Blocking, name: str
 ) -> None:
     """Converting a result may run any code of a framework."""
     connection = serve(blocking)
-    call = connection.stub.ExecuteTool.future(
-        connection.request("blocking.lazy_result"), timeout=LIMIT
-    )
+    call = connection.stub.ExecuteTool.future(connection.request(f"blocking.{name}"), timeout=LIMIT)
     blocking.gate.reached()
     everything_answers(connection, "blocking.quick_in_thread")
     blocking.gate.open()
-    assert decode_response(call.result()) == {"done": 1}
+    assert "done" in str(decode_response(call.result()))
 
 
-@pytest.mark.parametrize("name", ["stream", "lazy_items", "lazy_iterable", "lazy_result"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "stream",
+        "lazy_items",
+        "lazy_items_async",
+        "lazy_inside_items_async",
+        "lazy_iterable",
+        "lazy_result",
+        "lazy_async",
+        "lazy_inside_async",
+    ],
+)
 def test_streams_that_wait_hold_up_nobody(serve: Served, blocking: Blocking, name: str) -> None:
     connection = serve(blocking)
     chunks = connection.stub.ExecuteStreamingTool(
