@@ -7,6 +7,7 @@ read.  Only a cancelled call (deadline passed, caller gone) ends without a reply
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 import uuid
 from collections import abc
@@ -243,12 +244,21 @@ class Dispatcher:
         """Run for a value, encoded where it was made: that may take as long as making it."""
         if isinstance(work, ForeignCall):
             return await work.result(self._encode)
-        if not work.tool.is_async:
-            return await executors.run(work.runner, lambda: self._encode(work.function()))
-        value = await work.function()
-        if type(value) in _PLAIN:
-            return self._encode(value)
-        return await asyncio.to_thread(self._encode, value)
+        if work.tool.is_async:
+            value = await work.function()
+        else:
+
+            def run() -> tuple[AnyMessage | None, bytes] | Awaitable[Any]:
+                value = work.function()
+                return value if inspect.isawaitable(value) else self._encode(value)
+
+            outcome = await executors.run(work.runner, run)
+            if isinstance(outcome, tuple):
+                return outcome
+            value = await outcome
+        encoded = self._values.plain_result(value)
+        # What is not JSON has methods called that may take their time.
+        return encoded if encoded is not None else await asyncio.to_thread(self._encode, value)
 
     def _items(self, work: _Work | ForeignCall) -> AsyncGenerator[EncodedChunk, None]:
         """Run for a stream of items, each encoded where it was made."""
@@ -266,6 +276,8 @@ class Dispatcher:
             value = await work.function()
         else:
             value = await executors.run(work.runner, work.function)
+            if inspect.isawaitable(value):
+                value = await value
         if isinstance(value, abc.AsyncIterable):
             items = self._from_async(value)
         elif isinstance(value, abc.Iterable) and not streams.is_one_item(value):
@@ -281,8 +293,9 @@ class Dispatcher:
     ) -> AsyncGenerator[EncodedChunk, None]:
         try:
             async for item in items:
-                if type(item) in _PLAIN:
-                    yield self._chunk(item)
+                data = self._values.plain_chunk(item)
+                if data is not None:
+                    yield data, False, _NOTHING
                 else:
                     yield await asyncio.to_thread(self._chunk, item)
         finally:
@@ -408,7 +421,7 @@ class Dispatcher:
                 logger().exception("classify failed", adapter=call.tool.owner.name)
         failure = call.failure = describe(error, site, classification)
         facts = {
-            "message": failure.message,
+            "reason": failure.message,
             "type": failure.type,
             "code": failure.code,
             "error_id": failure.error_id,

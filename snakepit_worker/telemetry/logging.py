@@ -156,6 +156,8 @@ def _dumps(event: object, **_: object) -> str:
 def _embedded() -> FilteringBoundLogger:
     import structlog  # noqa: PLC0415 - costs 50 ms; see _import_structlog
 
+    # Without any handler Python prints warnings to the stderr of a program that asked for none.
+    logging.getLogger("snakepit_worker").addHandler(logging.NullHandler())
     bound: FilteringBoundLogger = structlog.wrap_logger(
         logging.getLogger("snakepit_worker"),
         processors=[_add_call_fields, _redact_fields, structlog.stdlib.render_to_log_kwargs],

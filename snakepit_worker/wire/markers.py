@@ -11,6 +11,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
+import msgspec
+
 from snakepit_worker.wire.redaction import redact
 from snakepit_worker.wire.zero_copy import ZeroCopyReference
 
@@ -47,6 +49,8 @@ class MarkerRules:
             return value.payload
         if isinstance(value, type):  # its methods would be called without an instance
             return self.marker(value)
+        if isinstance(value, msgspec.Struct):
+            return msgspec.structs.asdict(value)
         if dataclasses.is_dataclass(value):
             # Field by field: one that still has its default may be on the class alone.
             return {

@@ -30,6 +30,8 @@ ValuesMode = Literal["exact", "compatible"]
 
 STRING_VALUE: Final = "type.googleapis.com/google.protobuf.StringValue"
 _BYTES: Final = (bytes, bytearray, memoryview)
+_PLAIN_SCALARS: Final = frozenset((type(None), bool, int, float, str, bytes))
+_CONTAINERS: Final = frozenset((dict, list))
 _PLAIN_CHUNKS: Final = frozenset((dict, list, int, float, bool))
 _RESULT: Final = "type.googleapis.com/snakepit."
 _decode_json = msgspec.json.Decoder().decode
@@ -123,6 +125,38 @@ class Values:
             return self._binary(value)
         return self._compatible(value)
 
+    def plain_result(self, value: object) -> tuple[AnyMessage | None, bytes] | None:
+        """The same for a value that is JSON all through, ``None`` for any other.
+
+        Calls no foreign code, so that it may run where nothing may block.
+
+        Args:
+            value: What a tool returned.
+        """
+        kind = type(value)
+        if kind in _PLAIN_SCALARS:
+            try:
+                return self.result(value)
+            except SerializationError:
+                return None
+        if kind is not dict and kind is not list:
+            return None
+        data = _plain_json(value)
+        return None if data is None else (_any(_EXACT_KINDS[kind], data), b"")
+
+    def plain_chunk(self, value: object) -> bytes | None:
+        """The payload of a chunk that is JSON all through, ``None`` for any other.
+
+        Args:
+            value: An item of a stream.
+        """
+        if type(value) in _PLAIN_SCALARS:
+            try:
+                return self.chunk(value)
+            except SerializationError:
+                return None
+        return _plain_json(value) if type(value) in _CONTAINERS else None
+
     def chunk(self, value: object) -> bytes:
         """The payload of one stream chunk; empty for None.
 
@@ -197,6 +231,13 @@ class Values:
         if isinstance(value, datetime | date | time):
             return value.isoformat()
         return self._plain(self._rules.convert(value), depth + 1)
+
+
+def _plain_json(value: object) -> bytes | None:
+    try:
+        return orjson.dumps(value, None, orjson.OPT_PASSTHROUGH_DATACLASS)
+    except (TypeError, RecursionError):
+        return None
 
 
 def _any(kind: str, payload: bytes) -> AnyMessage:

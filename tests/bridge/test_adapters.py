@@ -213,7 +213,9 @@ def test_tools_are_described_with_schemas(serve: Served) -> None:
     assert release["parameters"]["properties"] == {"handle": {"type": "string"}}
     assert release["parameters"]["required"] == ["handle"]
     assert all(entry["description"] for name, entry in described.items() if "living" not in name)
-    assert connection.call("worker.tools", {"adapter": "nobody"}) == []
+    with pytest.raises(ToolFailure, match="nobody") as caught:
+        connection.call("worker.tools", {"adapter": "nobody"})
+    assert caught.value.failure["code"] == "NOT_FOUND"
 
 
 def test_a_worker_that_drains_refuses_new_calls(serve: Served, gate: Gate) -> None:

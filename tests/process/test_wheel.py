@@ -92,6 +92,7 @@ def test_the_wheel_holds_three_typed_packages_and_nothing_else(wheel: Path) -> N
         f"{package}/{file}" for package in PACKAGES for file in ("__init__.py", "py.typed")
     } <= {*names}
     assert "snakepit-worker = snakepit_worker.cli:main" in entry_points
+    assert "snakepit-python = snakepit_worker.interpreter:main" in entry_points
     assert "dspy = snakepit_adapters.dspy:DspyAdapter" in entry_points
 
 

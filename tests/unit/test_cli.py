@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from snakepit_worker import __version__
 from snakepit_worker.cli import main
 
 CHATTY = "tests.process.adapters.chatty.Chatty"
@@ -24,14 +25,34 @@ def test_wrong_usage_is_status_2(capfd: pytest.CaptureFixture[str]) -> None:
     assert "--port" in written.err
 
 
-@pytest.mark.parametrize("command", [["--health-check"], ["doctor"], ["tools"]])
-def test_commands_say_what_they_ignore(
-    command: list[str], capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert main([*command, "--mode", "threaded"]) == 0
+def test_the_health_check_says_what_it_ignores(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["--health-check", "--mode", "threaded"]) == 0
     written = capfd.readouterr()
     assert written.err == "snakepit-worker: ignored unknown arguments: --mode threaded\n"
     assert written.out
+
+
+@pytest.mark.parametrize("command", ["doctor", "tools"])
+def test_commands_of_people_refuse_what_they_do_not_know(
+    command: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "--adaptor", "dspy"]) == 2
+    assert "did you mean --adapter?" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "said"), [("doctro", "did you mean doctor?"), ("run", "known are serve")]
+)
+def test_a_word_that_is_no_command_is_refused(
+    word: str, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main([word]) == 2
+    assert said in capfd.readouterr().err
+
+
+def test_the_version_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capfd.readouterr().out == f"snakepit-worker {__version__}\n"
 
 
 def test_a_command_is_the_first_argument_only(capfd: pytest.CaptureFixture[str]) -> None:
