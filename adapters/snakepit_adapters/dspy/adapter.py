@@ -17,7 +17,6 @@ from snakepit_adapters.dspy.arguments import (
     Temperature,
 )
 from snakepit_adapters.dspy.loading import Framework, loaded
-from snakepit_adapters.dspy.signatures import read_signature
 from snakepit_worker import Adapter, CallContext, tool
 from snakepit_worker.errors import FailedPrecondition, NotFound, Unavailable
 
@@ -138,7 +137,7 @@ class DspyAdapter(Adapter):
         Returns:
             The handle and the signature.
         """
-        declared = read_signature(signature, instructions)
+        declared = self._dspy.read_signature(signature, instructions)
         program = self._dspy.program("Predict", declared, demos=demos or (), lm=lm)
         return _keep(ctx.session, program, name)
 
@@ -167,7 +166,7 @@ class DspyAdapter(Adapter):
         Returns:
             The handle and the signature.
         """
-        declared = read_signature(signature, instructions)
+        declared = self._dspy.read_signature(signature, instructions)
         program = self._dspy.program("ChainOfThought", declared, demos=demos or (), lm=lm)
         return _keep(ctx.session, program, name)
 

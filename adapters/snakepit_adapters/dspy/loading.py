@@ -7,14 +7,16 @@ import os
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 
-    from snakepit_adapters.dspy.arguments import LMSettings
+    from snakepit_adapters.dspy.arguments import LMSettings, SignatureSpec
     from snakepit_adapters.dspy.language_models import LanguageModel
     from snakepit_adapters.dspy.programs import Program, Request
+    from snakepit_adapters.dspy.signatures import Signature
     from snakepit_worker.errors import WorkerError
 
 __all__ = ["Framework", "loaded"]
@@ -28,12 +30,14 @@ class Framework:
     """What the tools need of the modules that import DSPy.
 
     Attributes:
+        read_signature: Makes a signature of what a caller sent.
         configure: Makes a language model from settings.
         program: Makes a program.
         stream: The events of a request.
         classify: What an exception means.
     """
 
+    read_signature: Callable[[str | SignatureSpec, str | None], Signature]
     configure: Callable[[LMSettings], LanguageModel]
     program: type[Program]
     stream: Callable[[Request], AsyncGenerator[dict[str, object], None]]
@@ -42,20 +46,20 @@ class Framework:
 
 @contextmanager
 def loaded() -> Iterator[Framework]:
-    """DSPy, imported and warm; its private folder is removed at the end.
+    """DSPy, imported and warm.
 
     Raises:
         ImportError: When DSPy is not installed.
     """
-    with tempfile.TemporaryDirectory(prefix="snakepit-dspy-") as folder:
-        private = {
-            # Prices of models come from the package instead of from the network.
-            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-            # By default all processes of a user share one folder, in which values are pickled.
-            "DSPY_CACHEDIR": folder,
-        }
-        with _environment(private):
-            yield _load()
+    private = {
+        # Prices of models come from the package instead of from the network.
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        # By default all processes of a user share one folder, in which values are pickled.  This
+        # one is only named: the cache on disk is off, and a killed worker could not remove it.
+        "DSPY_CACHEDIR": str(Path(tempfile.gettempdir()) / f"snakepit-dspy-{os.getpid()}"),
+    }
+    with _environment(private):
+        yield _load()
 
 
 @contextmanager
@@ -77,6 +81,7 @@ def _load() -> Framework:
     from snakepit_adapters.dspy.failures import classify  # noqa: PLC0415
     from snakepit_adapters.dspy.language_models import LanguageModel  # noqa: PLC0415
     from snakepit_adapters.dspy.programs import Program  # noqa: PLC0415
+    from snakepit_adapters.dspy.signatures import read_signature  # noqa: PLC0415
     from snakepit_adapters.dspy.streaming import stream  # noqa: PLC0415
     from snakepit_adapters.dspy.warming import warm_up  # noqa: PLC0415
 
@@ -86,4 +91,4 @@ def _load() -> Framework:
     logger.handlers.clear()
     logger.propagate = True
     warm_up()
-    return Framework(LanguageModel.configure, Program, stream, classify)
+    return Framework(read_signature, LanguageModel.configure, Program, stream, classify)
