@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Final
 
 from snakepit_worker import __version__
 from snakepit_worker.errors import StartError
+from snakepit_worker.flags import parse
 from snakepit_worker.process.readiness import RealStdout
-from snakepit_worker.settings import Settings, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from snakepit_worker.doctor import Check
+    from snakepit_worker.settings import Settings
 
 __all__ = ["main"]
 

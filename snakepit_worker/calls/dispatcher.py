@@ -7,24 +7,20 @@ read.  Only a cancelled call (deadline passed, caller gone) ends without a reply
 from __future__ import annotations
 
 import asyncio
-import inspect
-import time
-import uuid
-from collections import abc
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from snakepit_worker.calls import executors, streams
+from snakepit_worker.calls import executors
 from snakepit_worker.calls.arguments import decode_arguments
-from snakepit_worker.calls.foreign import ForeignCall
+from snakepit_worker.calls.call import Call, logical_session
+from snakepit_worker.calls.encoding import IS_A_STREAM, Encoder
+from snakepit_worker.calls.native import NativeCall
 from snakepit_worker.errors import (
     DeadlineExceeded,
     FailedPrecondition,
-    InvalidArgument,
     Unavailable,
-    Violation,
 )
 from snakepit_worker.host.elixir_tools import ElixirTools
 from snakepit_worker.telemetry.logging import call_fields, logger
@@ -33,20 +29,18 @@ from snakepit_worker.tools.context import CallContext, current_call
 from snakepit_worker.tools.registry import AdapterState
 from snakepit_worker.wire.failures import CallSite, Failure, describe
 from snakepit_worker.wire.generated.snakepit_bridge_pb2 import ExecuteToolResponse, ToolChunk
-from snakepit_worker.wire.results import as_chunk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+    from collections import abc
+    from collections.abc import Awaitable, Callable, Collection
 
-    from google.protobuf.any_pb2 import Any as AnyMessage
-
-    from snakepit_worker.calls.foreign import ForeignServer
+    from snakepit_worker.calls.foreign import ForeignCall, ForeignServer
     from snakepit_worker.calls.threads import Runner
     from snakepit_worker.deadline import Deadline
     from snakepit_worker.host.client import HostClient
-    from snakepit_worker.sessions import Session, SessionStore
+    from snakepit_worker.sessions import SessionStore
     from snakepit_worker.telemetry.events import Events
-    from snakepit_worker.tools.registry import LoadedAdapter, Registry, Tool
+    from snakepit_worker.tools.registry import LoadedAdapter, Registry
     from snakepit_worker.wire.generated.snakepit_bridge_pb2 import ExecuteToolRequest
     from snakepit_worker.wire.values import Values
 
@@ -56,9 +50,6 @@ __all__ = ["Dispatcher", "Rules"]
 
 _TRUTHY: Final = frozenset(("1", "true", "t", "yes", "y", "on"))
 _ENDS_OF_ITERATION: Final = (StopIteration, StopAsyncIteration)
-_PLAIN: Final = frozenset((dict, list, str, bytes, int, float, bool, type(None)))
-_NOTHING: Final[abc.Mapping[str, object]] = {}
-_IS_A_STREAM: Final = "the tool returns a stream; call it as a streaming tool"
 _ONE: Final = {"count": 1}
 
 
@@ -106,7 +97,7 @@ class Dispatcher:
     ) -> None:
         self._registry = registry
         self._store = store
-        self._values = values
+        self._encoder = Encoder(values)
         self._threads = threads
         self._main = main
         self._events = events
@@ -115,7 +106,7 @@ class Dispatcher:
         self._session_seen = session_seen
         self._rules = rules
         self._run_sync = partial(executors.run, threads)
-        self._running: set[_Call] = set()
+        self._running: set[Call] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self.draining = False
@@ -144,9 +135,10 @@ class Dispatcher:
         Raises:
             asyncio.CancelledError: When the caller has gone; nobody reads a reply.
         """
-        call = _Call(request, deadline, correlation_id)
+        call = Call(request, deadline, correlation_id)
         try:
-            result, binary = await self._value(await self._open(call, streaming=False))
+            work = await self._open(call, streaming=False)
+            result, binary = await work.result(self._encoder)
         except BaseException as error:  # noqa: BLE001 - every failure becomes a reply
             failure = self._failed(call, error)
             response = ExecuteToolResponse(success=False, error_message=failure.to_json())
@@ -178,7 +170,7 @@ class Dispatcher:
         Raises:
             asyncio.CancelledError: When the caller has gone.
         """
-        call = _Call(request, deadline, correlation_id)
+        call = Call(request, deadline, correlation_id)
         try:
             await self._send(call, await self._open(call, streaming=True), write)
         except BaseException as error:  # noqa: BLE001 - every failure becomes the stream's status
@@ -198,7 +190,7 @@ class Dispatcher:
                 call.context.cancel()
         return len(self._running)
 
-    async def _open(self, call: _Call, *, streaming: bool) -> _Work | ForeignCall:
+    async def _open(self, call: Call, *, streaming: bool) -> NativeCall | ForeignCall:
         """From the request to something that only has to be run.
 
         Raises:
@@ -215,7 +207,7 @@ class Dispatcher:
         if tool is None:
             return self._open_foreign(call)
         if tool.streams and not streaming:
-            raise FailedPrecondition(_IS_A_STREAM)
+            raise FailedPrecondition(IS_A_STREAM)
         arguments = call.arguments = decode_arguments(request)
         if tool.owner.state is not AdapterState.READY:
             await self._adapter_ready(tool.owner, call.deadline)
@@ -224,9 +216,9 @@ class Dispatcher:
         if tool.signature.context_parameter is not None:
             bound[tool.signature.context_parameter] = context
         runner = self._main if tool.main_thread else self._runner(request, arguments)
-        return _Work(tool, bound, runner)
+        return NativeCall(tool, bound, runner)
 
-    def _open_foreign(self, call: _Call) -> ForeignCall:
+    def _open_foreign(self, call: Call) -> ForeignCall:
         """The same for a tool that only an adapter written for Snakepit's own worker can have.
 
         Raises:
@@ -240,87 +232,10 @@ class Dispatcher:
         runner = self._runner(request, arguments)
         return self._foreign.open(request.tool_name, arguments, context, runner)
 
-    async def _value(self, work: _Work | ForeignCall) -> tuple[AnyMessage | None, bytes]:
-        """Run for a value, encoded where it was made: that may take as long as making it."""
-        if isinstance(work, ForeignCall):
-            return await work.result(self._encode)
-        if work.tool.is_async:
-            value = await work.function()
-        else:
-
-            def run() -> tuple[AnyMessage | None, bytes] | Awaitable[Any]:
-                value = work.function()
-                return value if inspect.isawaitable(value) else self._encode(value)
-
-            outcome = await executors.run(work.runner, run)
-            if isinstance(outcome, tuple):
-                return outcome
-            value = await outcome
-        encoded = self._values.plain_result(value)
-        # What is not JSON has methods called that may take their time.
-        return encoded if encoded is not None else await asyncio.to_thread(self._encode, value)
-
-    def _items(self, work: _Work | ForeignCall) -> AsyncGenerator[EncodedChunk, None]:
-        """Run for a stream of items, each encoded where it was made."""
-        if isinstance(work, ForeignCall):
-            return work.stream(self._chunk)
-        if not work.tool.streams:
-            return self._spread(work)
-        if work.tool.is_async:
-            return self._from_async(work.function())
-        return streams.from_thread(work.function(), work.runner, self._chunk)
-
-    async def _spread(self, work: _Work) -> AsyncGenerator[EncodedChunk, None]:
-        """The items of what a tool returns that does not stream by itself."""
-        if work.tool.is_async:
-            value = await work.function()
-        else:
-            value = await executors.run(work.runner, work.function)
-            if inspect.isawaitable(value):
-                value = await value
-        if isinstance(value, abc.AsyncIterable):
-            items = self._from_async(value)
-        elif isinstance(value, abc.Iterable) and not streams.is_one_item(value):
-            items = streams.from_thread(value, work.runner, self._chunk)
-        else:
-            items = streams.from_thread((value,), work.runner, self._chunk)
-        async with aclosing(items):
-            async for item in items:
-                yield item
-
-    async def _from_async(
-        self, items: abc.AsyncIterable[Any]
-    ) -> AsyncGenerator[EncodedChunk, None]:
-        try:
-            async for item in items:
-                data = self._values.plain_chunk(item)
-                if data is not None:
-                    yield data, False, _NOTHING
-                else:
-                    yield await asyncio.to_thread(self._chunk, item)
-        finally:
-            close = getattr(items, "aclose", None)
-            if close is not None:
-                await close()
-
-    def _encode(self, value: object) -> tuple[AnyMessage | None, bytes]:
-        if type(value) not in _PLAIN and isinstance(value, abc.Iterator | abc.AsyncIterator):
-            close = getattr(value, "close", None)
-            if close is not None:
-                close()
-            raise FailedPrecondition(_IS_A_STREAM)
-        return self._values.result(value)
-
-    def _chunk(self, item: object) -> EncodedChunk:
-        if type(item) in _PLAIN:  # most are; the rest may be more than its data
-            return self._values.chunk(item), False, _NOTHING
-        chunk = as_chunk(item)
-        return self._values.chunk(chunk.data), chunk.is_final, chunk.metadata
-
-    def _enter(self, call: _Call) -> CallContext:
+    def _enter(self, call: Call) -> CallContext:
         """From here on the call counts as running, in its session."""
         request = call.request
-        session_id = call.fields["session_id"] = _session_id(request, call.arguments)
+        session_id = call.fields["session_id"] = logical_session(request, call.arguments)
         call.session = self._store.enter(session_id)
         context = call.context = CallContext(
             request.tool_name,
@@ -339,14 +254,14 @@ class Dispatcher:
 
     async def _send(
         self,
-        call: _Call,
-        work: _Work | ForeignCall,
+        call: Call,
+        work: NativeCall | ForeignCall,
         write: Callable[[ToolChunk], Awaitable[None]],
     ) -> None:
         name = call.request.tool_name
         count = 0
         final = False
-        async with aclosing(self._items(work)) as items:
+        async with aclosing(work.stream(self._encoder)) as items:
             async for data, is_final, metadata in items:
                 count += 1
                 message = ToolChunk(chunk_id=f"{name}-{count}", data=data, is_final=is_final)
@@ -396,7 +311,7 @@ class Dispatcher:
             msg, retryable=False, details={"adapter": adapter.name}
         ) from adapter.failure
 
-    def _failed(self, call: _Call, error: BaseException) -> Failure:
+    def _failed(self, call: Call, error: BaseException) -> Failure:
         """What the caller is told.
 
         Raises:
@@ -432,7 +347,7 @@ class Dispatcher:
             logger().warning("call failed", **facts, exception="".join(failure.stacktrace))
         return failure
 
-    def _finish(self, call: _Call) -> None:
+    def _finish(self, call: Call) -> None:
         self._served += 1
         self._running.discard(call)
         if not self._running:
@@ -446,81 +361,3 @@ class Dispatcher:
             )
         if call.session is not None:
             self._store.leave(call.session)
-
-
-class _Work:
-    """A native tool with everything that it needs to run."""
-
-    __slots__ = ("function", "runner", "tool")
-
-    def __init__(self, tool: Tool, arguments: dict[str, Any], runner: Runner) -> None:
-        self.tool = tool
-        self.function: Callable[[], Any] = partial(tool.function, **arguments)
-        self.runner = runner
-
-
-class _Call:
-    """What is known so far about a call that is being served."""
-
-    __slots__ = (
-        "arguments",
-        "begun",
-        "context",
-        "correlation_id",
-        "deadline",
-        "failure",
-        "fields",
-        "request",
-        "session",
-        "tool",
-    )
-
-    def __init__(
-        self, request: ExecuteToolRequest, deadline: Deadline, correlation_id: str
-    ) -> None:
-        self.begun = time.perf_counter_ns()
-        self.request = request
-        self.deadline = deadline
-        self.correlation_id = (
-            correlation_id or request.metadata.get("correlation_id") or uuid.uuid4().hex
-        )
-        self.fields = {
-            "tool": request.tool_name,
-            "session_id": request.session_id,
-            "correlation_id": self.correlation_id,
-        }
-        """What each log line of the call carries."""
-        self.arguments: dict[str, Any] = {}
-        self.tool: Tool | None = None
-        self.session: Session | None = None
-        self.context: CallContext | None = None
-        self.failure: Failure | None = None
-
-    def elapsed_ns(self) -> int:
-        """Nanoseconds since the call came in."""
-        return time.perf_counter_ns() - self.begun
-
-    def event_metadata(self) -> dict[str, object]:
-        """What the call's events say beside their numbers."""
-        metadata: dict[str, object] = {
-            "tool": self.request.tool_name,
-            "session_id": self.request.session_id,
-        }
-        if self.failure is not None:
-            metadata["error_type"] = self.failure.type
-            metadata["error_message"] = self.failure.message
-        return metadata
-
-
-def _session_id(request: ExecuteToolRequest, arguments: abc.Mapping[str, Any]) -> str:
-    """The caller's session (interop 4.1): the argument if there is one, else the request's.
-
-    Raises:
-        InvalidArgument: When the argument is not text.
-    """
-    named = arguments.get("session_id")
-    if named is not None and not isinstance(named, str):
-        text = f"expected text, got {type(named).__name__}"
-        msg = f"session_id: {text}"
-        raise InvalidArgument(msg, violations=[Violation("session_id", text)])
-    return named or request.session_id

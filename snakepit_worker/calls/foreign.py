@@ -12,7 +12,7 @@ import asyncio
 import inspect
 from collections import abc
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from snakepit_worker.calls import executors
 from snakepit_worker.calls.loop import LoopThread
@@ -28,6 +28,7 @@ from snakepit_worker.tools.registering import foreign_registrations
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 
+    from snakepit_worker.calls.encoding import EncodedChunk, EncodedResult, Encoder
     from snakepit_worker.calls.threads import Runner
     from snakepit_worker.tools.context import CallContext
     from snakepit_worker.tools.foreign import ForeignAdapter
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     Outcome = tuple[Any, BaseException | None]
 
 __all__ = ["ForeignCall", "ForeignServer"]
-
-T = TypeVar("T")
 
 _REGISTRATION_TIME: Final = 30.0
 """Seconds that an adapter may take to say which tools it has."""
@@ -78,39 +77,39 @@ class ForeignCall:
         self._left = False
         self._cleaning = False
 
-    async def result(self, encode: Callable[[Any], T]) -> T:
+    async def result(self, encoder: Encoder) -> EncodedResult:
         """Serve a unary call.
 
         Args:
-            encode: Applied to what the tool returns, before its instance is cleaned up.
+            encoder: Applied to what the tool returns, before its instance is cleaned up.
         """
 
         def use(result: Any) -> Steps:  # noqa: ANN401 - whatever the tool returned
-            return encode(result)
+            return encoder.result(result)
             yield
 
         living = self._start(self._life(use))
         try:
-            encoded: T = _value(await asyncio.shield(living))
+            encoded: EncodedResult = _value(await asyncio.shield(living))
             return encoded
         finally:
             self._leave()
 
-    async def stream(self, convert: Callable[[Any], T]) -> AsyncGenerator[T, None]:
+    async def stream(self, encoder: Encoder) -> AsyncGenerator[EncodedChunk, None]:
         """Serve a streaming call: the items of what the tool returns.
 
         Args:
-            convert: Applied to each item, where it was made.
+            encoder: Applied to each item, where it was made.
         """
         hand_off = HandOff(asyncio.get_running_loop())
 
         def send(result: Any) -> Steps:  # noqa: ANN401 - whatever the tool returned
             if isinstance(result, abc.AsyncIterable):
-                yield hand_off.drain(result, convert)
+                yield hand_off.drain(result, encoder.chunk)
             elif isinstance(result, abc.Iterable) and not is_one_item(result):
-                hand_off.pull(result, convert)
+                hand_off.pull(result, encoder.chunk)
             else:
-                hand_off.put(convert(result))
+                hand_off.put(encoder.chunk(result))
 
         def life() -> Steps:
             try:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
+_SEARCHED: Final = 500
+"""Names that are searched for near matches, which happens under the lock."""
 _REMEMBERED: Final = 256
 """Handles of released resources that are remembered, to tell "released" from "unknown"."""
 
@@ -211,7 +213,8 @@ class Session:
         if reference in self._released:
             msg = f"resource {reference!r} was released"
             raise NotFound(msg, details={"reference": reference, "released": True})
-        near = difflib.get_close_matches(reference, [*self._names, *self._resources], n=3)
+        # Names only: handles are random, and among thousands the search would take its time.
+        near = difflib.get_close_matches(reference, list(self._names)[:_SEARCHED], n=3)
         msg = f"session {self.id!r} has no resource {reference!r}"
         if near:
             msg += f"; did you mean {' or '.join(near)}?"

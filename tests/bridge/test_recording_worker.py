@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 import pytest
 
+from snakepit_worker.flags import parse as parse_settings
 from snakepit_worker.runtime import Worker
 from snakepit_worker.settings import Settings
-from snakepit_worker.settings import parse as parse_settings
 from snakepit_worker.testing import StandInHost
 from snakepit_worker.testing.supervision import is_accepted
 from snakepit_worker.wire.convention import CORRELATION_HEADER

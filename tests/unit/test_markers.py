@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 import pytest
 
-from snakepit_worker.settings import parse
+from snakepit_worker.flags import parse
 from snakepit_worker.wire.markers import DETAIL_POLICIES, MarkerRules
 from snakepit_worker.wire.values import Values
 from tests.conftest import name_of

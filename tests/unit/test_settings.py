@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit_worker.errors import StartError
-from snakepit_worker.settings import HEARTBEAT_CONFIG, Option, Settings, options, parse
+from snakepit_worker.flags import parse
+from snakepit_worker.settings import HEARTBEAT_CONFIG, Option, Settings, options
 
 ROWS = {row.name: row for row in options()}
 FLAGS = [row for row in ROWS.values() if row.flag and not row.is_switch]

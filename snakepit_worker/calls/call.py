@@ -1,0 +1,88 @@
+"""A call that is being served: what is known of it so far."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from snakepit_worker.errors import InvalidArgument, Violation
+
+if TYPE_CHECKING:
+    from collections import abc
+
+    from snakepit_worker.deadline import Deadline
+    from snakepit_worker.sessions import Session
+    from snakepit_worker.tools.context import CallContext
+    from snakepit_worker.tools.registry import Tool
+    from snakepit_worker.wire.failures import Failure
+    from snakepit_worker.wire.generated.snakepit_bridge_pb2 import ExecuteToolRequest
+
+__all__ = ["Call", "logical_session"]
+
+
+class Call:
+    """What is known so far about a call that is being served."""
+
+    __slots__ = (
+        "arguments",
+        "begun",
+        "context",
+        "correlation_id",
+        "deadline",
+        "failure",
+        "fields",
+        "request",
+        "session",
+        "tool",
+    )
+
+    def __init__(
+        self, request: ExecuteToolRequest, deadline: Deadline, correlation_id: str
+    ) -> None:
+        self.begun = time.perf_counter_ns()
+        self.request = request
+        self.deadline = deadline
+        self.correlation_id = (
+            correlation_id or request.metadata.get("correlation_id") or uuid.uuid4().hex
+        )
+        self.fields = {
+            "tool": request.tool_name,
+            "session_id": request.session_id,
+            "correlation_id": self.correlation_id,
+        }
+        """What each log line of the call carries."""
+        self.arguments: dict[str, Any] = {}
+        self.tool: Tool | None = None
+        self.session: Session | None = None
+        self.context: CallContext | None = None
+        self.failure: Failure | None = None
+
+    def elapsed_ns(self) -> int:
+        """Nanoseconds since the call came in."""
+        return time.perf_counter_ns() - self.begun
+
+    def event_metadata(self) -> dict[str, object]:
+        """What the call's events say beside their numbers."""
+        metadata: dict[str, object] = {
+            "tool": self.request.tool_name,
+            "session_id": self.request.session_id,
+        }
+        if self.failure is not None:
+            metadata["error_type"] = self.failure.type
+            metadata["error_message"] = self.failure.message
+        return metadata
+
+
+def logical_session(request: ExecuteToolRequest, arguments: abc.Mapping[str, Any]) -> str:
+    """The caller's session (interop 4.1): the argument if there is one, else the request's.
+
+    Raises:
+        InvalidArgument: When the argument is not text.
+    """
+    named = arguments.get("session_id")
+    if named is not None and not isinstance(named, str):
+        text = f"expected text, got {type(named).__name__}"
+        msg = f"session_id: {text}"
+        raise InvalidArgument(msg, violations=[Violation("session_id", text)])
+    return named or request.session_id
