@@ -6,6 +6,7 @@ import asyncio
 import os
 import platform
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import grpc
@@ -51,6 +52,7 @@ _SWEEP: Final = 60.0
 """Seconds between looks for idle sessions, as on the host."""
 _REPLY_TIME: Final = 0.25
 """Seconds for the replies of calls that have just ended, or were just cancelled, to leave."""
+_CLOSERS: Final = 4
 _CLOSE_TIME: Final = 0.5
 """Seconds for adapters and for sessions to close what they hold."""
 
@@ -86,9 +88,11 @@ class Worker:
         self._host_lost = host_lost or self.request_stop
         self._loop = LoopThread("bridge")
         self._threads = ThreadPool(settings.threads)
+        # Apart from all other threads: closers are adapters' code, and may take their time.
+        self._closers = ThreadPoolExecutor(_CLOSERS, thread_name_prefix="closer")
         self._store = SessionStore(
             Limits(settings.max_sessions, settings.max_resources, settings.session_ttl_s),
-            apart=self._loop.in_thread,
+            apart=self._closers.submit,
         )
         self._events = Events()
         self._host: HostClient | None = None
@@ -299,6 +303,7 @@ class Worker:
             logger().exception("shutting down failed")
         finally:
             self._threads.close()
+            self._closers.shutdown(wait=False, cancel_futures=True)
             self._main.close()
             self._stopped.set()
 

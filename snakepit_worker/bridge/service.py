@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import grpc
 import grpc.aio
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 __all__ = ["BridgeService"]
+
+_DETAILS_LIMIT: Final = 1000
+"""Characters of a status message; gRPC-core peers drop a status beyond 8 KiB."""
 
 
 class BridgeService(BridgeServiceServicer):
@@ -139,9 +142,9 @@ async def _answer(answer: Awaitable[T], context: Context) -> T:
     try:
         return await answer
     except WorkerError as error:
-        await context.abort(grpc.StatusCode[error.code], str(error))
+        await context.abort(grpc.StatusCode[error.code], str(error)[:_DETAILS_LIMIT])
     except grpc.aio.AioRpcError as error:  # the host's own status, as it came
-        await context.abort(error.code(), error.details() or "")
+        await context.abort(error.code(), (error.details() or "")[:_DETAILS_LIMIT])
 
 
 async def _host_only(context: Context, name: str) -> NoReturn:

@@ -153,6 +153,11 @@ class ForeignCall:
             value, error = await self._await(awaitable)
             step = partial(life.send, value) if error is None else partial(life.throw, error)
 
+    def _check(self) -> None:
+        """Raise `Cancelled` when nobody waits any more."""
+        if self._left:
+            raise Cancelled("the caller has left")
+
     async def _await(self, awaitable: Awaitable[Any]) -> Outcome:
         if self._left and not self._cleaning:
             _close(awaitable)
@@ -172,11 +177,13 @@ class ForeignCall:
         Args:
             use: Steps over what the tool returned, before the instance is cleaned up.
         """
+        self._check()  # it may have waited for a thread for longer than the caller waits
         instance = self._adapter.build(self._context)
         try:
             initialize = getattr(instance, "initialize", None)
             if initialize is not None:
                 yield from _settled(initialize())
+            self._check()
             result = yield from _settled(
                 self._adapter.execute(instance, self._tool, self._arguments, self._context)
             )
@@ -187,7 +194,9 @@ class ForeignCall:
             if cleanup is not None:
                 try:
                     yield from _settled(cleanup())
-                except Exception:  # noqa: BLE001 - the reply is not the cleanup's to spoil
+                except GeneratorExit:
+                    raise
+                except BaseException:  # noqa: BLE001 - the reply is not the cleanup's to spoil
                     logger().exception("cleanup failed", adapter=self._adapter.path)
 
 

@@ -67,14 +67,6 @@ class LoopThread:
         """
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
-    def in_thread(self, function: Callable[[], object]) -> None:
-        """Run a blocking function on one of the threads for ``asyncio.to_thread``.
-
-        Args:
-            function: What to run; must not raise.
-        """
-        self._executor.submit(function)
-
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Run a callback on the loop, soon; from any thread.  Does nothing after ``close``."""
         with contextlib.suppress(RuntimeError):

@@ -13,6 +13,8 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from snakepit_worker.telemetry.logging import logger
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -144,9 +146,15 @@ class MainThread:
                 job.work()
             finally:
                 self.busy = False
-                self._after_each()
+                self._put_back()
             job.finished()
             del job
+
+    def _put_back(self) -> None:
+        try:
+            self._after_each()
+        except Exception:  # noqa: BLE001 - a tool may have broken what is put back
+            logger().exception("the main thread could not be put in order after a tool")
 
     def close(self) -> None:
         """Let ``run`` return after the jobs submitted so far."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Signals"]
 
+# Bound now: a tool may replace them in the module.
+_set_handler, _set_wakeup_fd = signal.signal, signal.set_wakeup_fd
 _HANDLED: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -40,8 +42,8 @@ class Signals:
     def install(self) -> None:
         """Set the handlers and the pipe, also after a library has set its own."""
         for number in _HANDLED:
-            signal.signal(number, _noted)
-        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+            _set_handler(number, _noted)
+        _set_wakeup_fd(self._writer, warn_on_full_buffer=False)
 
     def _read(self) -> None:
         while data := os.read(self._reader, 64):
@@ -52,9 +54,9 @@ class Signals:
 
 def _forget() -> None:
     """A forked child takes signals for itself, and must not write them into our pipe."""
-    signal.set_wakeup_fd(-1)
+    _set_wakeup_fd(-1)
     for number in _HANDLED:
-        signal.signal(number, signal.SIG_DFL)
+        _set_handler(number, signal.SIG_DFL)
 
 
 def _noted(_number: int, _frame: object) -> None:

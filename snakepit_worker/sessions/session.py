@@ -19,6 +19,7 @@ __all__ = ["Session"]
 
 _SEARCHED: Final = 500
 """Names that are searched for near matches, which happens under the lock."""
+_LONGEST_NAME: Final = 200
 _REMEMBERED: Final = 256
 """Handles of released resources that are remembered, to tell "released" from "unknown"."""
 
@@ -210,6 +211,7 @@ class Session:
         resource = self._resources.get(self._names.get(reference, reference))
         if resource is not None:
             return resource
+        reference = reference[:_LONGEST_NAME]
         if reference in self._released:
             msg = f"resource {reference!r} was released"
             raise NotFound(msg, details={"reference": reference, "released": True})

@@ -29,6 +29,9 @@ _BINARY: Final = (bytes, bytearray, memoryview)
 """Given as binary parameters only: a JSON string is never taken for base64."""
 
 _PREVIEW: Final = 60
+_ENOUGH: Final = 50
+"""Violations that are collected; what sends more is no mistake of a person."""
+_LONGEST_NAME: Final = 100
 _FEW: Final = 20
 _LONGEST_LOOK: Final = 4_096
 _STEP: Final = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")
@@ -87,6 +90,8 @@ class Signature:
         bound: dict[str, Any] = {}
         violations: list[Violation] = []
         for name, value in arguments.items():
+            if len(violations) >= _ENOUGH:
+                break
             parameter = self._parameters.get(name)
             if parameter is None:
                 if name in RUNTIME_ARGUMENTS:
@@ -160,7 +165,7 @@ class Signature:
         return "a value"
 
     def _unknown(self, name: str) -> str:
-        near = difflib.get_close_matches(name, self._parameters, n=1)
+        near = difflib.get_close_matches(name[:_LONGEST_NAME], self._parameters, n=1)
         if near:
             return f"unknown argument; did you mean {near[0]}?"
         known = ", ".join(self._parameters) or "no arguments"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AdapterState", "LoadedAdapter", "Registry", "Tool"]
 
+_LONGEST_NAME: Final = 200
 _ADAPTER_NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -109,6 +110,7 @@ class Registry:
         Args:
             name: What the caller asked for.
         """
+        name = name[:_LONGEST_NAME]
         near = difflib.get_close_matches(name, self._tools, n=3, cutoff=0.7)
         if not near:  # the caller may have left out the adapter's name
             near = [full for full in self._tools if full.endswith(f".{name}")][:3]

@@ -28,6 +28,8 @@ STATUS_MESSAGE_LIMIT: Final = 4096
 trailers pass 8 KiB (interop 4.7); half of that leaves room for encoded details."""
 
 _MESSAGE_LIMIT: Final = 16_384
+_NAME_LIMIT: Final = 512
+_VIOLATIONS: Final = 50
 _ID_LIMIT: Final = 128
 _LINE_LIMIT: Final = 4_096
 _TRACEBACK_FRAMES: Final = 50
@@ -53,10 +55,15 @@ class CallSite:
 
     def context(self) -> dict[str, object]:
         """The ``context`` object of the host's format."""
-        context: dict[str, object] = {"tool_name": self.tool, "session_id": self.session_id}
+        context: dict[str, object] = {
+            "tool_name": self.tool[:_NAME_LIMIT],
+            "session_id": self.session_id[:_NAME_LIMIT],
+        }
         for key in _CALL_SITE_KEYS:
             value = self.arguments.get(key)
-            if isinstance(value, str | int):
+            if isinstance(value, str):
+                context[key] = value[:_NAME_LIMIT]
+            elif isinstance(value, int):
                 context[key] = value
         return context
 
@@ -144,10 +151,17 @@ class Failure:
             facts["retry_after_ms"] = round(self.retry_after * 1000)
         if self.violations:
             facts["violations"] = [
-                {"field": v.field, "description": redact(v.description)} for v in self.violations
+                {
+                    "field": violation.field[:_NAME_LIMIT],
+                    "description": redact(violation.description[:_LINE_LIMIT]),
+                }
+                for violation in self.violations[:_VIOLATIONS]
             ]
         if self.details:
-            facts["details"] = dict(self.details)
+            facts["details"] = {
+                key: value[:_LINE_LIMIT] if isinstance(value, str) else value
+                for key, value in self.details.items()
+            }
         if self.help:
             facts["help"] = self.help
         if self.cause:

@@ -59,10 +59,10 @@ class MarkerRules:
                 if not field.name.startswith("_")
             }
         for name in ("model_dump", "to_dict", "_asdict", "tolist", "isoformat"):
-            method = getattr(value, name, None)
-            if not callable(method):
-                continue
             try:
+                method = getattr(value, name, None)
+                if not callable(method):
+                    continue
                 converted = self._tolist(value, method) if name == "tolist" else method()
             except Exception:  # noqa: BLE001, S112 - a step that raises is skipped
                 continue

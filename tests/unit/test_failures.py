@@ -406,3 +406,11 @@ def test_secrets_are_removed_everywhere() -> None:
 def test_a_secret_is_removed_before_a_long_message_is_cut(padding: int) -> None:
     failure = unary(ValueError(f"{'.' * padding} password='{SECRET}'"))
     assert SECRET[:6] not in failure["message"]
+
+
+def test_a_failure_of_a_huge_call_stays_small() -> None:
+    violations = [Violation("f" * 10_000, "d" * 10_000) for _ in range(1_000)]
+    error = InvalidArgument("m" * 100_000, violations=violations, details={"near": "n" * 100_000})
+    text = describe(error, CallSite("t" * 3_000_000, "s" * 1_000_000)).to_json()
+    assert len(text) < 1_000_000
+    assert len(json.loads(text)["violations"]) == 50
