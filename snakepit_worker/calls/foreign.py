@@ -9,6 +9,7 @@ bridge's, because such code may block in a coroutine; the life goes on when it i
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import inspect
 from collections import abc
 from functools import partial
@@ -73,7 +74,7 @@ class ForeignCall:
         self._context = context
         self._runner = runner
         self._loop = loop
-        self._awaited: asyncio.Future[Any] | None = None
+        self._awaited: _Elsewhere | None = None
         self._left = False
         self._cleaning = False
 
@@ -162,12 +163,9 @@ class ForeignCall:
         if self._left and not self._cleaning:
             _close(awaitable)
             return None, Cancelled("the caller has left")
-        awaited = asyncio.wrap_future(self._loop.submit(_outcome(awaitable)))
-        self._awaited = awaited
+        self._awaited = _Elsewhere(self._loop, awaitable)
         try:
-            return await awaited
-        except asyncio.CancelledError as error:
-            return None, error
+            return await asyncio.wrap_future(self._awaited.outcome)
         finally:
             self._awaited = None
 
@@ -222,13 +220,50 @@ def _value(outcome: Outcome) -> Any:  # noqa: ANN401 - as ForeignCall.result
     return value
 
 
-async def _outcome(awaitable: Awaitable[Any]) -> Outcome:
-    try:
-        return await awaitable, None
-    except BaseException as error:
-        if isinstance(error, asyncio.CancelledError):
-            raise
-        return None, error
+class _Elsewhere:
+    """An awaitable on another event loop, which is over only when it has really stopped.
+
+    The futures of the standard library are over as soon as they are cancelled.
+
+    Args:
+        loop: Where it runs.
+        awaitable: What to await there.
+
+    Attributes:
+        outcome: Done when it has stopped, by itself or cancelled.
+    """
+
+    def __init__(self, loop: LoopThread, awaitable: Awaitable[Any]) -> None:
+        self._loop = loop
+        self._awaitable = awaitable
+        self._task: asyncio.Task[Outcome] | None = None
+        self.outcome: concurrent.futures.Future[Outcome] = concurrent.futures.Future()
+        loop.call_soon(self._start)
+
+    def cancel(self) -> None:
+        """Ask it to stop."""
+        self._loop.call_soon(self._cancel)
+
+    def _start(self) -> None:
+        self._task = asyncio.ensure_future(self._run())
+        self._task.add_done_callback(self._stopped)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> Outcome:
+        try:
+            return await self._awaitable, None
+        except BaseException as error:  # noqa: BLE001 - a SystemExit must not end the loop
+            return None, error
+
+    def _stopped(self, task: asyncio.Task[Outcome]) -> None:
+        if task.cancelled():  # before its first step
+            _close(self._awaitable)
+            self.outcome.set_result((None, asyncio.CancelledError()))
+        else:
+            self.outcome.set_result(task.result())
 
 
 def _close(value: object) -> None:

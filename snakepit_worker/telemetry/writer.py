@@ -96,13 +96,15 @@ class StderrWriter:
                     self._changed.wait()
                 data = b"".join(self._waiting)
                 self._waiting.clear()
-                self._bytes = 0
+                taken = len(data)  # which count until they are written
                 self._writing = True
                 if self._dropped:
                     data += f"({self._dropped} log writes dropped: stderr is not read)\n".encode()
                     self._dropped = 0
             try:
                 _write_all(self._fd, data)
+                with self._changed:
+                    self._bytes -= taken
             except OSError:
                 with self._changed:
                     self._broken = True

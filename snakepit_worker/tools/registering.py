@@ -52,12 +52,11 @@ def foreign_registrations(
         context: Session context for the instance that is asked.
         session_id: Session to register for.
     """
-    instance = adapter.build(context)
-    register = getattr(instance, "register_with_session", None)
-    if register is None:
+    if not hasattr(adapter.kind, "register_with_session"):
         return []
+    instance = adapter.build(context)
     stub = _CapturingStub()
-    register(session_id, stub)
+    instance.register_with_session(session_id, stub)
     return stub.tools
 
 

@@ -124,9 +124,11 @@ def test_one_thread_serves_a_request_and_those_that_follow(
 def test_a_value_is_served_as_a_stream_too(start: Callable[..., Connection], value: str) -> None:
     chunks = list(start("Plain").stream(value))
     expected = {"one_value": [{"n": 1}], "a_list": [{"data": 1}, {"data": 2}]}[value]
-    assert [{k: v for k, v in c.items() if k in {"n", "data"}} for c in chunks if c.keys() > {
-        "is_final"
-    }] == expected
+    assert [
+        {k: v for k, v in c.items() if k in {"n", "data"}}
+        for c in chunks
+        if c.keys() > {"is_final"}
+    ] == expected
     assert chunks[-1]["is_final"]
 
 
@@ -151,7 +153,7 @@ def test_cleaned_up_after_a_failed_initialize(
 def test_a_failed_cleanup_spoils_no_reply(
     serve: Served, start: Callable[..., Connection], log: foreign.Log
 ) -> None:
-    serve.expected_errors = ("cleanup failed", "{'event': 'cleanup failed'", '{"event')
+    serve.expected_errors = ("cleanup failed",)
     connection = start("BadCleanup")
     assert connection.call("number_of") in log.instances()
     assert failure(connection, "fail")["message"] == "no"
@@ -180,7 +182,9 @@ def test_a_deadline_cancels_a_coroutine_and_cleans_up(
     connection = start(kind)
     assert ended(begin(connection, "wait_async", 2.0).result) is grpc.StatusCode.DEADLINE_EXCEEDED
     log.wait_for("cleanup")
-    assert log.steps() == [*BEGIN, "wait_async", "waiting", "cancelled", "cleanup"]
+    log.wait_for("cancelled")
+    assert log.steps()[:5] == [*BEGIN, "wait_async", "waiting"]
+    assert log.steps()[5:] == ["cancelled", "cleanup"]
     assert connection.call("number_of") in log.instances()
     assert log.steps().count("cleanup") == 2
 
@@ -217,7 +221,9 @@ def test_an_abandoned_stream_is_closed_and_cleaned_up(
     with contextlib.closing(chunks):  # type: ignore[type-var]  # is a generator
         assert next(chunks)["data"] == 0
     log.wait_for("cleanup")
-    assert log.steps() == [*BEGIN, tool, "closed", "cleanup"]
+    log.wait_for("closed")
+    assert log.steps()[:4] == [*BEGIN, tool]
+    assert log.steps()[4:] == ["closed", "cleanup"]
 
 
 # --- What does not end or delay the worker --------------------------------------------------------

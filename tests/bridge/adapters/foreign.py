@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 LIMIT: Final = 20.0
 
@@ -179,7 +182,7 @@ class Async(Plain):
 
     async def execute_tool(self, tool_name: str, arguments: dict[str, Any], context: Any) -> Any:
         result = super().execute_tool(tool_name, arguments, context)
-        return await result if asyncio.iscoroutine(result) else result
+        return await result if inspect.isawaitable(result) else result
 
     async def cleanup(self) -> None:
         await asyncio.sleep(0)
