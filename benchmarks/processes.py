@@ -31,8 +31,8 @@ __all__ = ["Processes", "Server"]
 _ADAPTER: Final = "benchmarks.adapter.Bench"
 _IDLE: Final = 0.3
 """Seconds from readiness to the look at the memory."""
-_BEATS: Final = ("Heartbeat", "Ping", "RegisterTools")
-"""What the worker sends its host every two seconds, calls or not, and once for its session."""
+_BEATS: Final = ("Heartbeat", "Ping", "InitializeSession", "RegisterTools")
+"""What the worker sends its host every two seconds, calls or not, and once for each session."""
 
 
 class Server(Protocol):

@@ -111,13 +111,19 @@ class Worker:
             StartError: With the cause.
         """
         self._loop.start()
+        address = self.settings.elixir_address
+        connecting = self._loop.submit(self._connect(address)) if address else None
         try:
-            if self.settings.elixir_address:
-                self._loop.run(self._connect(self.settings.elixir_address))
-            # On the caller's thread, since some frameworks insist on the main one.
-            self._load()
+            # Entry points import no framework, so that they need not wait for the host.
+            found = {name: self._find(name) for name in self.settings.adapters if "." not in name}
+            if connecting is not None:
+                connecting.result()
+            # Classes may, on the caller's thread: some frameworks insist on the main one.
+            self._load(found)
             port = self._loop.run(self._serve())
         except BaseException:
+            if connecting is not None:
+                connecting.cancel()
             if self._host is not None:
                 self._loop.run(self._host.close())
             self._loop.close(_CLOSE_TIME)
@@ -151,9 +157,12 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _load(self) -> None:
+    def _find(self, name: str) -> Adapter | ForeignAdapter:
+        return load(name, thread_safe=self.settings.max_workers > 0)
+
+    def _load(self, found: dict[str, Adapter | ForeignAdapter]) -> None:
         settings = self.settings
-        loaded = [load(name, thread_safe=settings.max_workers > 0) for name in settings.adapters]
+        loaded = [found.get(name) or self._find(name) for name in settings.adapters]
         own = builtin_adapters(self._store, self._info, self._stats, self._describe)
         native = [adapter for adapter in loaded if not isinstance(adapter, ForeignAdapter)]
         self._registry = Registry([*own, *self._adapters, *native])
