@@ -18,6 +18,7 @@ from snakepit_worker.errors import StartError
 from snakepit_worker.tools.foreign import ForeignAdapter
 from snakepit_worker.tools.loading import load
 from snakepit_worker.tools.registry import Registry
+from snakepit_worker.wire.convention import LOOPBACK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +30,6 @@ __all__ = ["Check", "check_adapters", "check_all"]
 _OLDEST_PYTHON: Final = (3, 11)
 _PACKAGES: Final = ("grpcio", "protobuf", "uvloop", "orjson", "msgspec", "structlog")
 _HOST_TIMEOUT: Final = 2.0
-_LOOPBACK: Final = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +120,10 @@ def _stubs() -> str:
 def _loopback(port: int) -> str:
     with socket.socket() as listener:
         try:
-            listener.bind((_LOOPBACK, port))
+            listener.bind((LOOPBACK, port))
         except OSError as error:
-            raise StartError(f"{_LOOPBACK}:{port}: {error.strerror}") from None
-        return f"{_LOOPBACK}:{listener.getsockname()[1]} is free"
+            raise StartError(f"{LOOPBACK}:{port}: {error.strerror}") from None
+        return f"{LOOPBACK}:{listener.getsockname()[1]} is free"
 
 
 def _readiness(ready_file: str | None) -> str:

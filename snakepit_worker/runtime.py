@@ -14,7 +14,7 @@ from google import protobuf
 
 from snakepit_worker import __version__
 from snakepit_worker.bridge.health import Health
-from snakepit_worker.bridge.server import LOOPBACK, BridgeServer
+from snakepit_worker.bridge.server import BridgeServer
 from snakepit_worker.bridge.service import BridgeService
 from snakepit_worker.bridge.sessions import HostSessions, StandaloneSessions
 from snakepit_worker.calls.dispatcher import Dispatcher, Rules
@@ -35,6 +35,7 @@ from snakepit_worker.tools.foreign_telemetry import connect
 from snakepit_worker.tools.loading import load
 from snakepit_worker.tools.registering import native_registrations
 from snakepit_worker.tools.registry import AdapterState, LoadedAdapter, Registry
+from snakepit_worker.wire.convention import LOOPBACK
 from snakepit_worker.wire.markers import MarkerRules
 from snakepit_worker.wire.values import Values
 

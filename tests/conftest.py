@@ -22,3 +22,13 @@ def name_of(value: object) -> str:
     """A parameter's part of a test's name: its text, without addresses and not too long."""
     text = re.sub(r" at 0x[0-9a-f]+", "", repr(value))
     return text if len(text) <= 60 else f"{text[:40]}...{text[-10:]}"
+
+
+class Clock:
+    """Monotonic seconds that stand still until a test moves them."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now

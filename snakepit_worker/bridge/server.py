@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import grpc.aio
 
 from snakepit_worker.bridge.reflection import LazyReflection
 from snakepit_worker.errors import StartError
-from snakepit_worker.wire.convention import SERVER_OPTIONS
+from snakepit_worker.wire.convention import LOOPBACK, SERVER_OPTIONS
 from snakepit_worker.wire.generated.snakepit_bridge_pb2_grpc import (
     add_BridgeServiceServicer_to_server,
 )
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from snakepit_worker.bridge.service import BridgeService
 
 __all__ = ["BridgeServer"]
-
-LOOPBACK: Final = "127.0.0.1"
 
 
 class BridgeServer:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from snakepit_worker.errors import FailedPrecondition
 from snakepit_worker.wire.results import as_chunk
+from snakepit_worker.wire.values import PLAIN_TYPES
 
 if TYPE_CHECKING:
     from google.protobuf.any_pb2 import Any as AnyMessage
@@ -22,7 +23,6 @@ EncodedChunk: TypeAlias = "tuple[bytes, bool, abc.Mapping[str, object]]"
 """Data, whether it is the last, and metadata of a chunk."""
 
 IS_A_STREAM: Final = "the tool returns a stream; call it as a streaming tool"
-_PLAIN: Final = frozenset((dict, list, str, bytes, int, float, bool, type(None)))
 _NOTHING: Final[abc.Mapping[str, object]] = {}
 
 
@@ -50,7 +50,7 @@ class Encoder:
             FailedPrecondition: When it is a stream.
             SerializationError: When it cannot be encoded.
         """
-        if type(value) not in _PLAIN and isinstance(value, abc.Iterator | abc.AsyncIterator):
+        if type(value) not in PLAIN_TYPES and isinstance(value, abc.Iterator | abc.AsyncIterator):
             close = getattr(value, "close", None)
             if close is not None:
                 close()
@@ -75,7 +75,7 @@ class Encoder:
         Raises:
             SerializationError: When it cannot be encoded.
         """
-        if type(item) in _PLAIN:  # most are
+        if type(item) in PLAIN_TYPES:  # most are
             return self._values.chunk(item), False, _NOTHING
         chunk = as_chunk(item)
         return self._values.chunk(chunk.data), chunk.is_final, chunk.metadata

@@ -47,17 +47,13 @@ class LoopThread:
         """Start the loop."""
         self._thread.start()
 
-    def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for its result.
 
         Args:
-            coroutine: What to run.
-            timeout: Seconds to wait.
-
-        Raises:
-            TimeoutError: When it takes longer.
+            coroutine: What to run; it brings its own limit.
         """
-        return self.submit(coroutine).result(timeout)
+        return self.submit(coroutine).result()
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Run a coroutine on the loop, without waiting.

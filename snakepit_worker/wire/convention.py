@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["CHANNEL_OPTIONS", "CORRELATION_HEADER", "MAX_MESSAGE_BYTES", "SERVER_OPTIONS"]
+__all__ = [
+    "CHANNEL_OPTIONS",
+    "CORRELATION_HEADER",
+    "LOOPBACK",
+    "MAX_MESSAGE_BYTES",
+    "SERVER_OPTIONS",
+]
 
 MAX_MESSAGE_BYTES: Final = 104_857_600
 """100 MiB for one message, in either direction."""
+
+LOOPBACK: Final = "127.0.0.1"
+"""Where a worker listens, and nowhere else (interop 2.1)."""
 
 CORRELATION_HEADER: Final = "x-snakepit-correlation-id"
 

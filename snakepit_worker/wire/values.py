@@ -24,7 +24,7 @@ from snakepit_worker.wire.markers import MarkerRules
 from snakepit_worker.wire.results import Binary
 from snakepit_worker.wire.zero_copy import MARKER, ZeroCopyReference
 
-__all__ = ["Values", "ValuesMode", "decode", "to_any"]
+__all__ = ["PLAIN_TYPES", "Values", "ValuesMode", "decode", "to_any"]
 
 ValuesMode = Literal["exact", "compatible"]
 
@@ -32,6 +32,8 @@ STRING_VALUE: Final = "type.googleapis.com/google.protobuf.StringValue"
 _BYTES: Final = (bytes, bytearray, memoryview)
 _PLAIN_SCALARS: Final = frozenset((type(None), bool, int, float, str, bytes))
 _CONTAINERS: Final = frozenset((dict, list))
+PLAIN_TYPES: Final = _PLAIN_SCALARS | _CONTAINERS
+"""Types of JSON, and bytes, whose values say nothing more than their data."""
 _PLAIN_CHUNKS: Final = frozenset((dict, list, int, float, bool))
 _RESULT: Final = "type.googleapis.com/snakepit."
 _decode_json = msgspec.json.Decoder().decode
@@ -139,7 +141,7 @@ class Values:
                 return self.result(value)
             except SerializationError:
                 return None
-        if kind is not dict and kind is not list:
+        if kind not in _CONTAINERS:
             return None
         data = _plain_json(value)
         return None if data is None else (_any(_EXACT_KINDS[kind], data), b"")

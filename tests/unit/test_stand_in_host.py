@@ -14,6 +14,7 @@ from snakepit_worker.testing.host_sessions import SessionRefused, SessionTable
 from snakepit_worker.testing.host_tools import Throws, ToolRefused
 from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 from snakepit_worker.wire.values import to_any
+from tests.conftest import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,17 +22,9 @@ if TYPE_CHECKING:
 TTL = 3600.0
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1000.0)
 
 
 @pytest.fixture

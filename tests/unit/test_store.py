@@ -9,21 +9,14 @@ import pytest
 
 from snakepit_worker.errors import NotFound, ResourceExhausted
 from snakepit_worker.sessions import Limits, SessionStore
+from tests.conftest import Clock
 
 LIMIT = 20.0
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(100.0)
 
 
 @pytest.fixture
