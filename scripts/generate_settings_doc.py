@@ -39,7 +39,7 @@ _TAIL: Final = """
 | `SNAKEPIT_PYTHON_RUNTIME_HASH`, `SNAKEPIT_PYTHON_VERSION`, `SNAKEPIT_PYTHON_PLATFORM` | nobody here | set by the host to tell which interpreter it found |
 | `OMP_NUM_THREADS` and its like | numeric libraries | set by the host to one thread each |
 | `GRPC_VERBOSITY`, `GRPC_POLL_STRATEGY` | grpc | set by the host |
-| `SNAKEPIT_OTEL_ENDPOINT`, `SNAKEPIT_OTEL_CONSOLE`, `SNAKEPIT_SERVICE_NAME`, `SNAKEPIT_INSTANCE_ID` | nobody yet | spans are not sent in this version |
+| `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`, `OTEL_SDK_DISABLED` and their like | OpenTelemetry | where spans go and which; the first, or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, also switches them on |
 """
 
 

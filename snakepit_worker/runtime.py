@@ -29,6 +29,7 @@ from snakepit_worker.host.registration import Registration
 from snakepit_worker.sessions import Limits, SessionStore
 from snakepit_worker.telemetry.events import Events
 from snakepit_worker.telemetry.logging import logger
+from snakepit_worker.telemetry.tracing import Tracing
 from snakepit_worker.tools.builtin import builtin_adapters
 from snakepit_worker.tools.foreign import ForeignAdapter
 from snakepit_worker.tools.foreign_telemetry import connect
@@ -191,6 +192,7 @@ class Worker:
             settings.tolist_max_elements,
         )
         self._hurry = asyncio.Event()
+        self._tracing = Tracing(settings)  # now, since an adapter may have set up a tracer
         self._dispatcher = Dispatcher(
             self._registry,
             self._store,
@@ -201,6 +203,7 @@ class Worker:
             self._host,
             self._foreign,
             self._session_seen,
+            self._tracing.spans,
             Rules(settings.adapter_timeout_ms / 1000, settings.thread_sensitive),
         )
         self._health = Health()
@@ -309,6 +312,7 @@ class Worker:
                 self._registration.close()
             if self._host is not None:
                 await self._host.close()
+            await loop.run_in_executor(None, self._tracing.close, _CLOSE_TIME)
         except Exception:  # noqa: BLE001 - whatever fails, the process still ends
             logger().exception("shutting down failed")
         finally:

@@ -268,6 +268,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             ge=0,
         ),
     ] = 1_000_000
+    otel_endpoint: Annotated[
+        str | None,
+        _option(
+            "where OpenTelemetry spans are sent (OTLP over HTTP), such as http://127.0.0.1:4318; "
+            "OTEL_EXPORTER_OTLP_ENDPOINT and its like work too; needs snakepit-worker[otel]",
+            env=("SNAKEPIT_OTEL_ENDPOINT",),
+        ),
+    ] = None
+    otel_console: Annotated[
+        bool,
+        _option(
+            "write OpenTelemetry spans to stderr",
+            env=("SNAKEPIT_OTEL_CONSOLE",),
+        ),
+    ] = False
+    service_name: Annotated[
+        str,
+        _option("service.name of the spans", env=("SNAKEPIT_SERVICE_NAME",)),
+    ] = "snakepit.python.bridge"
+    instance_id: Annotated[
+        str,
+        _option(
+            "service.instance.id of the spans; random where not set",
+            env=("SNAKEPIT_INSTANCE_ID",),
+        ),
+    ] = ""
     health_check: Annotated[
         bool,
         _option(

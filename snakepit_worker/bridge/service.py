@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import grpc
 import grpc.aio
 
+from snakepit_worker.calls.call import Call
 from snakepit_worker.deadline import Deadline
 from snakepit_worker.errors import WorkerError
-from snakepit_worker.wire.convention import CORRELATION_HEADER
 from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 from snakepit_worker.wire.generated.snakepit_bridge_pb2_grpc import BridgeServiceServicer
 
@@ -77,7 +77,7 @@ class BridgeService(BridgeServiceServicer):
     async def ExecuteTool(
         self, request: pb.ExecuteToolRequest, context: Context
     ) -> pb.ExecuteToolResponse:
-        return await self._dispatcher.call(request, _deadline(context), _correlation_id(context))
+        return await self._dispatcher.call(_call(request, context))
 
     # The streaming RPCs are coroutines that write: unlike a generator, which grpc.aio would take as
     # well, they end when they are told to and not when they are collected.
@@ -85,9 +85,7 @@ class BridgeService(BridgeServiceServicer):
     async def ExecuteStreamingTool(  # type: ignore[override]
         self, request: pb.ExecuteToolRequest, context: Context
     ) -> None:
-        failure = await self._dispatcher.stream(
-            request, _deadline(context), _correlation_id(context), context.write
-        )
+        failure = await self._dispatcher.stream(_call(request, context), context.write)
         if failure is not None:
             code = grpc.StatusCode[failure.code] if failure.classified else grpc.StatusCode.INTERNAL
             await context.abort(code, failure.status_message())
@@ -126,15 +124,12 @@ class BridgeService(BridgeServiceServicer):
             self._events.control(message)
 
 
-def _deadline(context: Context) -> Deadline:
-    return Deadline.after(context.time_remaining())
-
-
-def _correlation_id(context: Context) -> str:
-    for key, value in context.invocation_metadata() or ():
-        if key == CORRELATION_HEADER:
-            return value if isinstance(value, str) else value.decode("ascii", "replace")
-    return ""
+def _call(request: pb.ExecuteToolRequest, context: Context) -> Call:
+    headers = {
+        key: value if isinstance(value, str) else value.decode("ascii", "replace")
+        for key, value in context.invocation_metadata() or ()
+    }
+    return Call(request, Deadline.after(context.time_remaining()), headers)
 
 
 async def _answer(answer: Awaitable[T], context: Context) -> T:

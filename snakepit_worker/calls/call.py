@@ -7,9 +7,12 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from snakepit_worker.errors import InvalidArgument, Violation
+from snakepit_worker.wire.convention import CORRELATION_HEADER
 
 if TYPE_CHECKING:
     from collections import abc
+
+    from opentelemetry.trace import Span
 
     from snakepit_worker.deadline import Deadline
     from snakepit_worker.sessions import Session
@@ -22,7 +25,13 @@ __all__ = ["Call", "logical_session"]
 
 
 class Call:
-    """What is known so far about a call that is being served."""
+    """What is known so far about a call that is being served.
+
+    Args:
+        request: The request.
+        deadline: When the caller stops waiting.
+        headers: What came beside the request.
+    """
 
     __slots__ = (
         "arguments",
@@ -32,19 +41,24 @@ class Call:
         "deadline",
         "failure",
         "fields",
+        "headers",
         "request",
         "session",
+        "span",
         "tool",
     )
 
     def __init__(
-        self, request: ExecuteToolRequest, deadline: Deadline, correlation_id: str
+        self, request: ExecuteToolRequest, deadline: Deadline, headers: abc.Mapping[str, str]
     ) -> None:
         self.begun = time.perf_counter_ns()
         self.request = request
         self.deadline = deadline
+        self.headers = headers
         self.correlation_id = (
-            correlation_id or request.metadata.get("correlation_id") or uuid.uuid4().hex
+            headers.get(CORRELATION_HEADER)
+            or request.metadata.get("correlation_id")
+            or uuid.uuid4().hex
         )
         self.fields = {
             "tool": request.tool_name,
@@ -57,6 +71,7 @@ class Call:
         self.session: Session | None = None
         self.context: CallContext | None = None
         self.failure: Failure | None = None
+        self.span: Span | None = None
 
     def elapsed_ns(self) -> int:
         """Nanoseconds since the call came in."""

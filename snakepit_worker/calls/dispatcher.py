@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from snakepit_worker.host.client import HostClient
     from snakepit_worker.sessions import SessionStore
     from snakepit_worker.telemetry.events import Events
+    from snakepit_worker.telemetry.spans import Spans
     from snakepit_worker.tools.registry import LoadedAdapter, Registry
     from snakepit_worker.wire.generated.snakepit_bridge_pb2 import ExecuteToolRequest
     from snakepit_worker.wire.values import Values
@@ -79,6 +80,7 @@ class Dispatcher:
         host: Where Elixir tools are called, if there is a host.
         foreign: Serves tools that the registry does not have, if there is such an adapter.
         session_seen: Told of the session id of each request.
+        spans: Makes a span of every call, where a tracer is configured.
         rules: How calls are treated.
     """
 
@@ -93,6 +95,7 @@ class Dispatcher:
         host: HostClient | None,
         foreign: ForeignServer | None,
         session_seen: Callable[[str], None],
+        spans: Spans | None,
         rules: Rules,
     ) -> None:
         self._registry = registry
@@ -101,9 +104,10 @@ class Dispatcher:
         self._threads = threads
         self._main = main
         self._events = events
-        self._elixir = partial(ElixirTools, host)
+        self._elixir = partial(ElixirTools, host, spans=spans)
         self._foreign = foreign
         self._session_seen = session_seen
+        self._spans = spans
         self._rules = rules
         self._run_sync = partial(executors.run, threads)
         self._running: set[Call] = set()
@@ -122,20 +126,15 @@ class Dispatcher:
             "in_flight": len(self._running),
         }
 
-    async def call(
-        self, request: ExecuteToolRequest, deadline: Deadline, correlation_id: str
-    ) -> ExecuteToolResponse:
+    async def call(self, call: Call) -> ExecuteToolResponse:
         """Serve a unary call.
 
         Args:
-            request: The request.
-            deadline: When the caller stops waiting.
-            correlation_id: The id of the call's header, empty when it has none.
+            call: The call.
 
         Raises:
             asyncio.CancelledError: When the caller has gone; nobody reads a reply.
         """
-        call = Call(request, deadline, correlation_id)
         try:
             work = await self._open(call, streaming=False)
             result, binary = await work.result(self._encoder)
@@ -150,18 +149,12 @@ class Dispatcher:
         return response
 
     async def stream(
-        self,
-        request: ExecuteToolRequest,
-        deadline: Deadline,
-        correlation_id: str,
-        write: Callable[[ToolChunk], Awaitable[None]],
+        self, call: Call, write: Callable[[ToolChunk], Awaitable[None]]
     ) -> Failure | None:
         """Serve a streaming call.
 
         Args:
-            request: The request.
-            deadline: When the caller stops waiting.
-            correlation_id: The id of the call's header, empty when it has none.
+            call: The call.
             write: Sends one chunk; returns when the connection takes the next.
 
         Returns:
@@ -170,7 +163,6 @@ class Dispatcher:
         Raises:
             asyncio.CancelledError: When the caller has gone.
         """
-        call = Call(request, deadline, correlation_id)
         try:
             await self._send(call, await self._open(call, streaming=True), write)
         except BaseException as error:  # noqa: BLE001 - every failure becomes the stream's status
@@ -197,6 +189,9 @@ class Dispatcher:
             WorkerError: What is wrong with the call.
         """
         call_fields.set(call.fields)
+        if self._spans is not None:
+            name = f"{'stream' if streaming else 'call'} {call.request.tool_name}"
+            call.span = self._spans.begin(name, call.fields, call.headers)
         if self.draining:
             msg = "this worker is shutting down"
             raise Unavailable(msg, retry_after=1.0)
@@ -359,5 +354,8 @@ class Dispatcher:
                 call.event_metadata(),
                 call.correlation_id,
             )
+        if call.span is not None and self._spans is not None:
+            gone = call.context is not None and call.context.cancelled
+            self._spans.end(call.span, call.failure, cancelled=gone)
         if call.session is not None:
             self._store.leave(call.session)

@@ -9,11 +9,12 @@ import grpc.aio
 
 from snakepit_worker.errors import Unavailable
 from snakepit_worker.telemetry.logging import logger
-from snakepit_worker.wire.convention import CHANNEL_OPTIONS, CORRELATION_HEADER
+from snakepit_worker.wire.convention import CHANNEL_OPTIONS
 from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 from snakepit_worker.wire.generated.snakepit_bridge_pb2_grpc import BridgeServiceStub
 
 if TYPE_CHECKING:
+    from snakepit_worker.wire.convention import Headers
     from snakepit_worker.wire.generated.snakepit_bridge_pb2_grpc import BridgeServiceAsyncStub
 
 __all__ = ["HostClient"]
@@ -132,19 +133,18 @@ class HostClient:
         request: pb.GetExposedElixirToolsRequest,
         *,
         timeout: float,  # noqa: ASYNC109
-        correlation_id: str = "",
+        headers: Headers = (),
     ) -> pb.GetExposedElixirToolsResponse:
         """The Elixir tools of one session.
 
         Args:
             request: Names the session.
             timeout: Seconds.
-            correlation_id: Of the call that asks.
+            headers: What to send beside it.
 
         Raises:
             grpc.aio.AioRpcError: When the host does not answer.
         """
-        headers = _headers(correlation_id)
         return await self._stub.GetExposedElixirTools(request, timeout=timeout, metadata=headers)
 
     async def execute_elixir_tool(
@@ -152,19 +152,18 @@ class HostClient:
         request: pb.ExecuteElixirToolRequest,
         *,
         timeout: float,  # noqa: ASYNC109
-        correlation_id: str = "",
+        headers: Headers = (),
     ) -> pb.ExecuteElixirToolResponse:
         """Run an Elixir tool.
 
         Args:
             request: Names session, tool and parameters.
             timeout: Seconds.
-            correlation_id: Of the call that asks.
+            headers: What to send beside it.
 
         Raises:
             grpc.aio.AioRpcError: When the host does not answer, or the tool ends its process.
         """
-        headers = _headers(correlation_id)
         return await self._stub.ExecuteElixirTool(request, timeout=timeout, metadata=headers)
 
     async def register_tools(self, request: pb.RegisterToolsRequest) -> pb.RegisterToolsResponse:
@@ -178,7 +177,3 @@ class HostClient:
     async def close(self) -> None:
         """Close the connection."""
         await self._channel.close()
-
-
-def _headers(correlation_id: str) -> tuple[tuple[str, str | bytes], ...]:
-    return ((CORRELATION_HEADER, correlation_id),) if correlation_id else ()

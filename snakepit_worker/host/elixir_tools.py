@@ -23,6 +23,7 @@ from snakepit_worker.errors import (
     HostUnavailable,
     WorkerError,
 )
+from snakepit_worker.wire.convention import CORRELATION_HEADER
 from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 from snakepit_worker.wire.results import Binary
 from snakepit_worker.wire.values import decode, to_any
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
     from snakepit_worker.deadline import Deadline
     from snakepit_worker.host.client import HostClient
+    from snakepit_worker.telemetry.spans import Spans
+    from snakepit_worker.wire.convention import Headers
 
 __all__ = ["ElixirTool", "ElixirTools"]
 
@@ -71,6 +74,7 @@ class ElixirTools:
         session_ids: Sessions to ask, in order.
         deadline: Of the call; no request to the host outlives it.
         correlation_id: Sent along.
+        spans: Makes a span of each call, where a tracer is configured.
     """
 
     def __init__(
@@ -79,11 +83,14 @@ class ElixirTools:
         session_ids: Sequence[str],
         deadline: Deadline,
         correlation_id: str,
+        *,
+        spans: Spans | None = None,
     ) -> None:
         self._host = host
         self._session_ids = tuple(dict.fromkeys(i for i in session_ids if i))
         self._deadline = deadline
-        self._correlation_id = correlation_id
+        self._headers: Headers = ((CORRELATION_HEADER, correlation_id),) if correlation_id else ()
+        self._spans = spans
 
     async def list(self) -> dict[str, ElixirTool]:
         """The exposed tools by name.
@@ -96,7 +103,9 @@ class ElixirTools:
         for session_id in self._session_ids:
             request = pb.GetExposedElixirToolsRequest(session_id=session_id)
             try:
-                response = await self._reachable().exposed_tools(request, **self._options())
+                response = await self._reachable().exposed_tools(
+                    request, timeout=self._timeout(), headers=self._headers
+                )
             except grpc.aio.AioRpcError as error:
                 raise _failure("GetExposedElixirTools", error) from None
             for spec in response.tools:
@@ -121,6 +130,12 @@ class ElixirTools:
             HostUnavailable: When the host does not answer.
             DeadlineExceeded: When the call's time is over.
         """
+        if self._spans is None:
+            return await self._call(name, arguments, self._headers)
+        with self._spans.outgoing(f"elixir {name}") as headers:
+            return await self._call(name, arguments, self._headers + headers)
+
+    async def _call(self, name: str, arguments: Mapping[str, object], headers: Headers) -> Any:  # noqa: ANN401 - as call()
         parameters = {key: to_any(value) for key, value in arguments.items()}
         reason = "this call belongs to no session"
         for session_id in self._session_ids:
@@ -128,7 +143,9 @@ class ElixirTools:
                 session_id=session_id, tool_name=name, parameters=parameters
             )
             try:
-                response = await self._reachable().execute_elixir_tool(request, **self._options())
+                response = await self._reachable().execute_elixir_tool(
+                    request, timeout=self._timeout(), headers=headers
+                )
             except grpc.aio.AioRpcError as error:
                 raise _failure(name, error) from None
             if response.success:
@@ -178,11 +195,8 @@ class ElixirTools:
             raise HostUnavailable(msg, retryable=False)
         return self._host
 
-    def _options(self) -> dict[str, Any]:
-        return {
-            "timeout": self._deadline.bound(_CALL_TIMEOUT),
-            "correlation_id": self._correlation_id,
-        }
+    def _timeout(self) -> float:
+        return self._deadline.bound(_CALL_TIMEOUT)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeAlias
 
 __all__ = [
     "CHANNEL_OPTIONS",
@@ -10,6 +10,7 @@ __all__ = [
     "LOOPBACK",
     "MAX_MESSAGE_BYTES",
     "SERVER_OPTIONS",
+    "Headers",
 ]
 
 MAX_MESSAGE_BYTES: Final = 104_857_600
@@ -19,6 +20,9 @@ LOOPBACK: Final = "127.0.0.1"
 """Where a worker listens, and nowhere else (interop 2.1)."""
 
 CORRELATION_HEADER: Final = "x-snakepit-correlation-id"
+
+Headers: TypeAlias = tuple[tuple[str, str | bytes], ...]
+"""What is sent beside a request, in grpc's own form."""
 
 CHANNEL_OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
