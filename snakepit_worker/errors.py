@@ -5,30 +5,7 @@ status name (``code``), a category that programs can switch on, a hint whether t
 succeed later, and the Python class name under which Elixir sees it: the host turns eleven builtin
 names into structs of their own and every other name into ``Snakepit.Error.PythonException``, so
 our classes travel under the builtin name that an Elixir developer would expect to match on.
-
-====================  ===================  =============  =========  ======================
-class                 code                 category       retryable  seen by Elixir as
-====================  ===================  =============  =========  ======================
-WorkerError           INTERNAL             internal       no         RuntimeError
-InvalidArgument       INVALID_ARGUMENT     validation     no         ValueError
-NotFound              NOT_FOUND            not_found      no         KeyError
-FailedPrecondition    FAILED_PRECONDITION  precondition   no         RuntimeError
-Conflict              ABORTED              conflict       yes        RuntimeError
-ResourceExhausted     RESOURCE_EXHAUSTED   exhausted      yes        RuntimeError
-DeadlineExceeded      DEADLINE_EXCEEDED    timeout        yes        TimeoutError
-Cancelled             CANCELLED            cancelled      no         CancelledError
-PermissionDenied      PERMISSION_DENIED    permission     no         PermissionError
-Unavailable           UNAVAILABLE          unavailable    yes        RuntimeError
-Unimplemented         UNIMPLEMENTED        validation     no         NotImplementedError
-FrameworkError        INTERNAL             framework      no         RuntimeError
-ProviderError         UNAVAILABLE          provider       yes        RuntimeError
-CallbackError         ABORTED              callback       no         RuntimeError
-  ElixirToolError     ABORTED              callback       no         RuntimeError
-  ElixirToolNotFound  NOT_FOUND            callback       no         KeyError
-  ElixirToolRefused   INVALID_ARGUMENT     callback       no         ValueError
-HostUnavailable       UNAVAILABLE          unavailable    yes        RuntimeError
-SerializationError    INVALID_ARGUMENT     serialization  no         TypeError
-====================  ===================  =============  =========  ======================
+docs/errors.md shows all of them in a table, which is made from these classes.
 
 ``StartError`` stands apart: it ends a process that could not start and never travels.
 """
@@ -49,12 +26,14 @@ __all__ = [
     "Conflict",
     "DeadlineExceeded",
     "ElixirToolError",
+    "ElixirToolFailed",
     "ElixirToolNotFound",
     "ElixirToolRefused",
     "FailedPrecondition",
     "FrameworkError",
     "HostUnavailable",
     "InvalidArgument",
+    "Meaning",
     "NotFound",
     "PermissionDenied",
     "ProviderError",
@@ -261,7 +240,7 @@ class CallbackError(WorkerError):
 
 
 class ElixirToolError(CallbackError):
-    """An Elixir tool failed.
+    """A call of an Elixir tool failed.
 
     Args:
         message: What the host said, with the tool's name.
@@ -282,6 +261,10 @@ class ElixirToolNotFound(ElixirToolError):
     elixir_name = "KeyError"
 
 
+class ElixirToolFailed(ElixirToolError):
+    """The tool ran and raised; the message says what."""
+
+
 class ElixirToolRefused(ElixirToolError):
     """The host could not read a parameter."""
 
@@ -299,6 +282,25 @@ class SerializationError(WorkerError):
     code = "INVALID_ARGUMENT"
     category = "serialization"
     elixir_name = "TypeError"
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a class of exceptions of a framework means, as a row of an adapter's table.
+
+    Attributes:
+        exception: The class; its subclasses are meant too, unless a row above names them.
+        failure: The class of ours that has its category.
+        code: gRPC status name, where it is not that of ``failure``.
+        retryable: Whether the same call may succeed later, where ``failure`` does not say it.
+        help: What to do about it.
+    """
+
+    exception: type[BaseException]
+    failure: type[WorkerError]
+    code: Code | None = None
+    retryable: bool | None = None
+    help: str | None = None
 
 
 class StartError(Exception):

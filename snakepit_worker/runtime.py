@@ -204,10 +204,17 @@ class Worker:
             self._foreign,
             self._session_seen,
             self._tracing.spans,
-            Rules(settings.adapter_timeout_ms / 1000, settings.thread_sensitive),
+            Rules(
+                settings.adapter_timeout_ms / 1000, settings.thread_sensitive, settings.tracebacks
+            ),
         )
         self._health = Health()
-        service = BridgeService(self._dispatcher, self._authority(), self._events)
+        service = BridgeService(
+            self._dispatcher,
+            self._authority(),
+            self._events,
+            compatible=settings.values == "compatible",
+        )
         self._server = BridgeServer(service, self._health)
         self._lifespans = Lifespans(
             self._registry.adapters.values(), self._main, self._adapter_changed

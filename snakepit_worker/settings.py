@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from snakepit_worker.wire.markers import DETAIL_POLICIES, DetailPolicy
+from snakepit_worker.wire.tracebacks import Frames
 
 __all__ = ["HEARTBEAT_CONFIG", "LogLevel", "Option", "Settings", "options"]
 
@@ -246,6 +247,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             flag="--thread-safety-check",
         ),
     ] = False
+    tracebacks: Annotated[
+        Frames,
+        _option(
+            "frames that callers see of a failure: full, own (the adapter's and the application's "
+            "code, without the runtime and installed packages) or none; the log has all of them",
+            flag="--tracebacks",
+            env=("SNAKEPIT_WORKER_TRACEBACKS",),
+            metavar="FRAMES",
+        ),
+    ] = "full"
     unserializable_detail: Annotated[
         DetailPolicy,
         _option(

@@ -14,6 +14,7 @@ from snakepit_worker.deadline import Deadline
 from snakepit_worker.errors import WorkerError
 from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 from snakepit_worker.wire.generated.snakepit_bridge_pb2_grpc import BridgeServiceServicer
+from snakepit_worker.wire.status import DETAILS_TRAILER, as_status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
@@ -39,12 +40,21 @@ class BridgeService(BridgeServiceServicer):
         dispatcher: Serves tool calls.
         sessions: Answers the RPCs about sessions.
         events: What the host's telemetry stream carries.
+        compatible: Whether failed streams end as those of Snakepit's own program.
     """
 
-    def __init__(self, dispatcher: Dispatcher, sessions: SessionAuthority, events: Events) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        sessions: SessionAuthority,
+        events: Events,
+        *,
+        compatible: bool = False,
+    ) -> None:
         self._dispatcher = dispatcher
         self._sessions = sessions
         self._events = events
+        self._compatible = compatible
 
     async def Ping(self, request: pb.PingRequest, context: Context) -> pb.PingResponse:
         response = pb.PingResponse(message=f"Pong from Python: {request.message}")
@@ -87,8 +97,9 @@ class BridgeService(BridgeServiceServicer):
     ) -> None:
         failure = await self._dispatcher.stream(_call(request, context), context.write)
         if failure is not None:
-            code = grpc.StatusCode[failure.code] if failure.classified else grpc.StatusCode.INTERNAL
-            await context.abort(code, failure.status_message())
+            status = as_status(failure, compatible=self._compatible)
+            trailers = ((DETAILS_TRAILER, status.details),) if status.details else ()
+            await context.abort(status.code, status.message, trailers)
 
     async def StreamTelemetry(  # type: ignore[override]
         self, request_iterator: AsyncIterator[pb.TelemetryControl], context: Context

@@ -16,6 +16,7 @@ from snakepit_worker.calls import executors
 from snakepit_worker.calls.arguments import decode_arguments
 from snakepit_worker.calls.call import Call, logical_session
 from snakepit_worker.calls.encoding import IS_A_STREAM, Encoder
+from snakepit_worker.calls.failures import FailureReports
 from snakepit_worker.calls.native import NativeCall
 from snakepit_worker.errors import (
     DeadlineExceeded,
@@ -23,11 +24,10 @@ from snakepit_worker.errors import (
     Unavailable,
 )
 from snakepit_worker.host.elixir_tools import ElixirTools
-from snakepit_worker.telemetry.logging import call_fields, logger
+from snakepit_worker.telemetry.logging import call_fields
 from snakepit_worker.tools.api import RESERVED_NAMES
 from snakepit_worker.tools.context import CallContext, current_call
 from snakepit_worker.tools.registry import AdapterState
-from snakepit_worker.wire.failures import CallSite, Failure, describe
 from snakepit_worker.wire.generated.snakepit_bridge_pb2 import ExecuteToolResponse, ToolChunk
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from snakepit_worker.telemetry.events import Events
     from snakepit_worker.telemetry.spans import Spans
     from snakepit_worker.tools.registry import LoadedAdapter, Registry
+    from snakepit_worker.wire.failures import Failure
     from snakepit_worker.wire.generated.snakepit_bridge_pb2 import ExecuteToolRequest
+    from snakepit_worker.wire.tracebacks import Frames
     from snakepit_worker.wire.values import Values
 
     EncodedChunk = tuple[bytes, bool, abc.Mapping[str, object]]
@@ -50,7 +52,6 @@ if TYPE_CHECKING:
 __all__ = ["Dispatcher", "Rules"]
 
 _TRUTHY: Final = frozenset(("1", "true", "t", "yes", "y", "on"))
-_ENDS_OF_ITERATION: Final = (StopIteration, StopAsyncIteration)
 _ONE: Final = {"count": 1}
 
 
@@ -61,10 +62,12 @@ class Rules:
     Attributes:
         adapter_timeout: Seconds that a call without a deadline waits for its adapter.
         thread_sensitive: Modules, or ``module.function``, whose calls run on the main thread.
+        tracebacks: Which frames callers see.
     """
 
     adapter_timeout: float = 300.0
     thread_sensitive: Collection[str] = ()
+    tracebacks: Frames = "full"
 
 
 class Dispatcher:
@@ -116,13 +119,13 @@ class Dispatcher:
         self.draining = False
         """Whether new calls are refused."""
         self._served = 0
-        self._failures = 0
+        self._failures = FailureReports(rules.tracebacks)
 
     def counters(self) -> dict[str, int]:
         """Calls served, failed and in flight."""
         return {
             "served": self._served,
-            "failed": self._failures,
+            "failed": self._failures.count,
             "in_flight": len(self._running),
         }
 
@@ -139,7 +142,7 @@ class Dispatcher:
             work = await self._open(call, streaming=False)
             result, binary = await work.result(self._encoder)
         except BaseException as error:  # noqa: BLE001 - every failure becomes a reply
-            failure = self._failed(call, error)
+            failure = self._failures.report(call, error)
             response = ExecuteToolResponse(success=False, error_message=failure.to_json())
         else:
             response = ExecuteToolResponse(success=True, result=result, binary_result=binary)
@@ -166,7 +169,7 @@ class Dispatcher:
         try:
             await self._send(call, await self._open(call, streaming=True), write)
         except BaseException as error:  # noqa: BLE001 - every failure becomes the stream's status
-            return self._failed(call, error)
+            return self._failures.report(call, error)
         finally:
             self._finish(call)
         return None
@@ -305,42 +308,6 @@ class Dispatcher:
         raise Unavailable(
             msg, retryable=False, details={"adapter": adapter.name}
         ) from adapter.failure
-
-    def _failed(self, call: Call, error: BaseException) -> Failure:
-        """What the caller is told.
-
-        Raises:
-            asyncio.CancelledError: When it is this call that was cancelled.
-        """
-        if isinstance(error, asyncio.CancelledError):
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                if call.context is not None:
-                    call.context.cancel()
-                raise error
-        self._failures += 1
-        if isinstance(error, RuntimeError) and isinstance(error.__cause__, _ENDS_OF_ITERATION):
-            error = error.__cause__  # Python does not let these out of a coroutine as they are
-        request = call.request
-        site = CallSite(request.tool_name, request.session_id, call.correlation_id, call.arguments)
-        classification = None
-        if call.tool is not None:
-            try:
-                classification = call.tool.owner.adapter.classify(error)
-            except Exception:  # noqa: BLE001 - the original failure matters more
-                logger().exception("classify failed", adapter=call.tool.owner.name)
-        failure = call.failure = describe(error, site, classification)
-        facts = {
-            "reason": failure.message,
-            "type": failure.type,
-            "code": failure.code,
-            "error_id": failure.error_id,
-        }
-        if failure.classified:
-            logger().info("call failed", **facts)
-        else:  # nobody foresaw it, so it is worth a look
-            logger().warning("call failed", **facts, exception="".join(failure.stacktrace))
-        return failure
 
     def _finish(self, call: Call) -> None:
         self._served += 1

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from snakepit_worker.calls import executors
 from snakepit_worker.telemetry.logging import logger
-from snakepit_worker.tools.api import Adapter
 from snakepit_worker.tools.registry import AdapterState
 
 if TYPE_CHECKING:
@@ -47,15 +46,17 @@ class Lifespans:
         for loaded in self._adapters:
             loaded.started = loop.create_future()
         # Those without anything to set up must not wait for the others.
-        self._adapters.sort(key=_has_lifespan)
+        self._adapters.sort(key=lambda loaded: loaded.has_lifespan)
         for loaded in self._adapters:
-            if not _has_lifespan(loaded):
+            if not loaded.has_lifespan:
                 await self._now(loaded, AdapterState.READY)
                 continue
             await self._changed(loaded)
             try:
                 lifespan = await executors.run(self._main, loaded.adapter.lifespan)
                 await executors.run(self._main, lifespan.__enter__)
+                self._entered.append((loaded, lifespan))
+                await executors.run(self._main, loaded.learn_meanings)
             except asyncio.CancelledError:
                 raise
             except BaseException as error:  # noqa: BLE001 - what a framework's import may raise
@@ -63,7 +64,6 @@ class Lifespans:
                 logger().error("adapter failed to start", adapter=loaded.name, exc_info=error)
                 await self._now(loaded, AdapterState.FAILED)
             else:
-                self._entered.append((loaded, lifespan))
                 logger().info("adapter ready", adapter=loaded.name)
                 await self._now(loaded, AdapterState.READY)
 
@@ -84,7 +84,3 @@ class Lifespans:
         if loaded.started is not None and not loaded.started.done():
             loaded.started.set_result(None)
         await self._changed(loaded)
-
-
-def _has_lifespan(loaded: LoadedAdapter) -> bool:
-    return type(loaded.adapter).lifespan is not Adapter.lifespan

@@ -18,6 +18,7 @@ import msgspec
 from snakepit_worker.errors import (
     DeadlineExceeded,
     ElixirToolError,
+    ElixirToolFailed,
     ElixirToolNotFound,
     ElixirToolRefused,
     HostUnavailable,
@@ -42,6 +43,7 @@ T = TypeVar("T")
 
 _UNKNOWN_SESSION: Final = "not_found"
 _INVALID_PARAMETER: Final = "Invalid parameter "
+_FAILED: Final = "Tool execution failed: "
 _CALL_TIMEOUT: Final = 300.0
 """Seconds for a tool call without a deadline, the host's own default for a call to a worker."""
 
@@ -252,6 +254,8 @@ def _tool_error(name: str, reason: str) -> ElixirToolError:
         kind = ElixirToolNotFound
     elif reason.startswith(_INVALID_PARAMETER):
         kind = ElixirToolRefused
+    elif reason.startswith(_FAILED):
+        kind = ElixirToolFailed
     return kind(f"Elixir tool {name}: {reason}", tool=name, reason=reason)
 
 

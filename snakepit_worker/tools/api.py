@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, overload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    from snakepit_worker.errors import WorkerError
+    from snakepit_worker.errors import Meaning, WorkerError
 
 __all__ = ["INTERFACE_VERSION", "RESERVED_NAMES", "Adapter", "ToolMark", "tool"]
 
@@ -47,19 +47,28 @@ class Adapter:
         """
         yield
 
-    def classify(self, error: BaseException) -> WorkerError | None:
-        """Say what an exception of the framework means.
+    def meanings(self) -> Sequence[Meaning]:
+        """What the framework's exceptions mean: a table, the most specific class first.
+
+        Asked once, after ``lifespan`` has been entered, so that it can name classes of a framework
+        which is imported there.  Exceptions that no row fits stay what they are.
+        """
+        return ()
+
+    def explain(self, error: BaseException, failure: WorkerError) -> WorkerError:
+        """Add to what the table says of one exception.
 
         Args:
             error: What one of this adapter's tools raised.
+            failure: What the table makes of it, without a text of its own.
 
         Returns:
-            A failure with code, retry hint and details, or ``None`` where nothing is known.  It
-            is never raised: the caller sees its facts under the exception's own class name, and
-            its text, or the exception's own where that is empty.
+            A failure with code, retry hint and details.  It is never raised: the caller sees its
+            facts under the exception's own class name, and its text, or the exception's own where
+            that is empty.
         """
         del error
-        return None
+        return failure
 
 
 class ToolMark:

@@ -5,20 +5,26 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
+import sys
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 from snakepit_worker.errors import NotFound, StartError
-from snakepit_worker.tools.api import INTERFACE_VERSION, MARK_ATTRIBUTE, RESERVED_NAMES, ToolMark
+from snakepit_worker.tools.api import (
+    INTERFACE_VERSION,
+    MARK_ATTRIBUTE,
+    RESERVED_NAMES,
+    Adapter,
+    ToolMark,
+)
 from snakepit_worker.tools.binding import Signature
 from snakepit_worker.tools.describing import describe
+from snakepit_worker.tools.meanings import Meanings
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable
-
-    from snakepit_worker.tools.api import Adapter
 
 __all__ = ["AdapterState", "LoadedAdapter", "Registry", "Tool"]
 
@@ -43,6 +49,8 @@ class LoadedAdapter:
         state: Where it stands.
         failure: What its lifespan raised, once it has failed.
         started: Done when the state is no longer ``STARTING``; set by the runtime.
+        meanings: Its table of exceptions, once it has started.
+        folder: Where its code lies, if that can be told.
     """
 
     def __init__(self, adapter: Adapter) -> None:
@@ -50,11 +58,26 @@ class LoadedAdapter:
         self.state = AdapterState.STARTING
         self.failure: BaseException | None = None
         self.started: asyncio.Future[None] | None = None
+        self.meanings: Meanings | None = None
+        self.folder = _folder(adapter)
 
     @property
     def name(self) -> str:
         """First part of its tools' names."""
         return self.adapter.name
+
+    @property
+    def has_lifespan(self) -> bool:
+        """Whether it has anything to set up before it can be called."""
+        return type(self.adapter).lifespan is not Adapter.lifespan
+
+    def learn_meanings(self) -> None:
+        """Ask the adapter, which has started, for its table of exceptions.
+
+        Raises:
+            StartError: When the table cannot be used.
+        """
+        self.meanings = Meanings(self.adapter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +169,8 @@ class Registry:
             msg = f"adapter {owner} may not be named {name!r}: the name is the worker's own"
             raise StartError(msg)
         loaded = LoadedAdapter(adapter)
+        if not loaded.has_lifespan:
+            loaded.learn_meanings()
         self.adapters[name] = loaded
         for function, mark in _marked(adapter):
             built = _tool(loaded, function, mark)
@@ -153,6 +178,13 @@ class Registry:
                 msg = f"adapter {name}: two methods answer to {built.name}"
                 raise StartError(msg)
             self._tools[built.name] = built
+
+
+def _folder(adapter: Adapter) -> str | None:
+    """The folder of the adapter's top-level package, or its file."""
+    package = sys.modules.get(type(adapter).__module__.partition(".")[0])
+    file: str | None = getattr(package, "__file__", None)
+    return file.removesuffix("__init__.py") if file is not None else None
 
 
 _BUILTIN: Final = "snakepit_worker.tools.builtin"

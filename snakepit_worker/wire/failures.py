@@ -1,39 +1,36 @@
-"""Exceptions as the host reads them.
+"""Exceptions as plain data, and as the JSON object that the host reads.
 
-A unary failure is the JSON object that the host translates (``type``, ``message``,
-``stacktrace``, ``traceback``, ``context``) with keys of our own added.  The added keys stand once
-more under ``context["error"]``, because the host's exception structs keep ``context`` and drop
-keys that they do not know.  A stream ends with a gRPC status whose message is the same object
-without what would not fit.
+The object is the host's own (``type``, ``message``, ``stacktrace``, ``traceback``, ``context``)
+with keys of ours added.  The added keys stand once more under ``context["error"]``, because the
+host's exception structs keep ``context`` and drop keys that they do not know.
 """
 
 from __future__ import annotations
 
-import traceback
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from snakepit_worker.errors import Category, Code, Violation, WorkerError
+from snakepit_worker.errors import Category, Code, ElixirToolError, Violation, WorkerError
 from snakepit_worker.wire.json_text import dumps
-from snakepit_worker.wire.redaction import redact
+from snakepit_worker.wire.numeric import with_remark
+from snakepit_worker.wire.redaction import redact, redact_value
+from snakepit_worker.wire.tracebacks import traceback_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["CallSite", "Failure", "describe"]
+    from snakepit_worker.wire.tracebacks import Frames
 
-STATUS_MESSAGE_LIMIT: Final = 4096
-"""Bytes of a stream's status message after percent-encoding.  gRPC-core peers drop a status whose
-trailers pass 8 KiB (interop 4.7); half of that leaves room for encoded details."""
+__all__ = ["CallSite", "Failure", "describe"]
 
 _MESSAGE_LIMIT: Final = 16_384
 _NAME_LIMIT: Final = 512
 _VIOLATIONS: Final = 50
 _ID_LIMIT: Final = 128
 _LINE_LIMIT: Final = 4_096
-_TRACEBACK_FRAMES: Final = 50
 _CAUSES: Final = 5
+_NOTES: Final = 10
 _CALL_SITE_KEYS: Final = ("library", "python_module", "function", "call_type", "payload_version")
 
 
@@ -84,7 +81,9 @@ class Failure:
         violations: Arguments that are wrong.
         details: Facts for programs.
         help: What to do about it.
-        cause: The chain of causes, nearest first, as ``{"type", "message"}`` objects.
+        cause: The chain of causes, nearest first, each with ``type`` and ``message``, and with
+            more where it is a failure of ours or an Elixir tool's.
+        notes: What was added to the exception on its way.
         error_id: Joins this reply to its log line.
         classified: Whether anybody (the runtime or the adapter) knew this exception.
     """
@@ -101,12 +100,13 @@ class Failure:
     details: Mapping[str, object]
     help: str | None
     cause: tuple[Mapping[str, str], ...]
+    notes: tuple[str, ...]
     error_id: str
     classified: bool
 
     def to_json(self) -> str:
         """The host's error object for ``error_message``."""
-        facts = self._facts()
+        facts = self.facts()
         return dumps(
             {
                 "type": self.type,
@@ -118,28 +118,8 @@ class Failure:
             }
         )
 
-    def status_message(self) -> str:
-        """The same as one status message of a stream: parseable, and at most 4 KiB encoded.
-
-        What does not fit is left out in a fixed order: traceback, causes, details, violations, and
-        at last the end of the message.
-        """
-        facts = self._facts()
-        base = {"type": self.type, "message": self.message}
-        whole = {**base, "context": self.site.context(), "stacktrace": self.stacktrace, **facts}
-        for drop in (None, "stacktrace", "cause", "details", "help", "violations", "context"):
-            whole.pop(drop or "", None)
-            text = dumps(whole)
-            if _encoded_length(text) <= STATUS_MESSAGE_LIMIT:
-                return text
-        message = self.message
-        while True:
-            message = message[: len(message) // 2]
-            text = dumps({**whole, "type": self.type[:200], "message": f"{message}…"})
-            if _encoded_length(text) <= STATUS_MESSAGE_LIMIT or not message:
-                return text
-
-    def _facts(self) -> dict[str, object]:
+    def facts(self) -> dict[str, object]:
+        """The keys that we add to the host's object."""
         facts: dict[str, object] = {
             "code": self.code,
             "category": self.category,
@@ -158,19 +138,22 @@ class Failure:
                 for violation in self.violations[:_VIOLATIONS]
             ]
         if self.details:
-            facts["details"] = {
-                key: value[:_LINE_LIMIT] if isinstance(value, str) else value
-                for key, value in self.details.items()
-            }
+            facts["details"] = redact_value(self.details)
         if self.help:
-            facts["help"] = self.help
+            facts["help"] = redact(self.help[:_LINE_LIMIT])
         if self.cause:
             facts["cause"] = self.cause
+        if self.notes:
+            facts["notes"] = self.notes
         return facts
 
 
 def describe(
-    error: BaseException, site: CallSite, classification: WorkerError | None = None
+    error: BaseException,
+    site: CallSite,
+    classification: WorkerError | None = None,
+    frames: Frames = "full",
+    package: str | None = None,
 ) -> Failure:
     """Take an exception apart.  Never raises.
 
@@ -179,22 +162,25 @@ def describe(
         site: The call.
         classification: What the adapter says about an exception of its framework.  Its facts and
             its text are used; the class name stays that of ``error``.
+        frames: Which frames of the traceback the caller sees.
+        package: Folder of the adapter, whose frames are its own.
     """
     known = error if isinstance(error, WorkerError) else classification
     facts = known or WorkerError("")
     return Failure(
         type=error.elixir_name if isinstance(error, WorkerError) else type(error).__name__,
-        message=_message(facts) or _message(error),
+        message=_message(facts) or with_remark(_message(error)),
         code=facts.code,
         category=facts.category,
         retryable=facts.retryable,
-        stacktrace=_stacktrace(error),
+        stacktrace=traceback_lines(error, frames, package),
         site=site,
         retry_after=facts.retry_after,
         violations=facts.violations,
         details=facts.details,
         help=facts.help,
         cause=_causes(error),
+        notes=_notes(error),
         error_id=uuid.uuid4().hex,
         classified=known is not None,
     )
@@ -212,16 +198,10 @@ def _text(error: BaseException) -> str:
         return f"<{type(error).__name__} whose text cannot be read>"
 
 
-def _stacktrace(error: BaseException) -> tuple[str, ...]:
-    try:
-        lines = traceback.format_exception(error, limit=-_TRACEBACK_FRAMES)
-    except BaseException:  # noqa: BLE001 - formatting calls str() and repr() of foreign objects
-        lines = [*traceback.format_tb(error.__traceback__, limit=-_TRACEBACK_FRAMES), _text(error)]
-    return tuple(redact(line[:_LINE_LIMIT]) for line in lines)
-
-
 def _causes(error: BaseException) -> tuple[Mapping[str, str], ...]:
     causes: list[Mapping[str, str]] = []
+    if isinstance(error, ElixirToolError):  # what the other side said is the first cause
+        causes.append({"type": "Elixir", "message": redact(error.reason), "tool": error.tool})
     seen = {id(error)}
     current = error
     while len(causes) < _CAUSES:
@@ -231,12 +211,22 @@ def _causes(error: BaseException) -> tuple[Mapping[str, str], ...]:
         if following is None or id(following) in seen:
             break
         seen.add(id(following))
-        causes.append({"type": type(following).__name__, "message": _message(following)})
+        causes.append(_cause(following))
         current = following
     return tuple(causes)
 
 
-def _encoded_length(text: str) -> int:
-    """Length after the percent-encoding of gRPC status messages."""
-    data = text.encode()
-    return sum(1 if 0x20 <= byte <= 0x7E and byte != 0x25 else 3 for byte in data)  # noqa: PLR2004
+def _cause(error: BaseException) -> Mapping[str, str]:
+    cause = {"type": type(error).__name__, "message": _message(error)}
+    if isinstance(error, WorkerError):
+        cause |= {"code": error.code, "category": error.category}
+    if isinstance(error, ElixirToolError):
+        cause |= {"tool": error.tool, "reason": redact(error.reason)}
+    return cause
+
+
+def _notes(error: BaseException) -> tuple[str, ...]:
+    notes = getattr(error, "__notes__", ())
+    if not isinstance(notes, list):  # it is anybody's to set
+        return ()
+    return tuple(redact(note[:_LINE_LIMIT]) for note in notes[:_NOTES] if isinstance(note, str))

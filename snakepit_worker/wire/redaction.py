@@ -7,11 +7,16 @@ with ``sk-``, quoted values behind a telling name; and, beyond them, credentials
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from itertools import islice
 from typing import Final
 
-__all__ = ["REDACTED", "is_secret", "redact"]
+__all__ = ["REDACTED", "is_secret", "redact", "redact_value"]
 
 REDACTED: Final = "[REDACTED]"
+_DEPTH: Final = 6
+_MOST: Final = 200
+_LONGEST: Final = 4_096
 
 _NAMED: Final = r"(?i)((?:api[ _-]?key|token|secret|password)(?:\\?[\"'])?\s{0,8}[:=]\s{0,8}\\?)"
 # Every repetition is bounded or cannot match in two ways: the texts come from anywhere.
@@ -45,3 +50,28 @@ def redact(text: str) -> str:
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def redact_value(value: object, depth: int = _DEPTH) -> object:
+    """A JSON value without secrets: what goes by a telling name, and what looks like one.
+
+    Args:
+        value: The value; long texts are cut, long containers and deep ones too.
+        depth: Levels that are still looked at.
+    """
+    if isinstance(value, str):
+        return redact(value[:_LONGEST])
+    if isinstance(value, Mapping):
+        if depth == 0:
+            return f"{len(value)} entries"
+        return {
+            key: REDACTED
+            if isinstance(key, str) and is_secret(key) and item is not None
+            else redact_value(item, depth - 1)
+            for key, item in islice(value.items(), _MOST)
+        }
+    if isinstance(value, list | tuple):
+        if depth == 0:
+            return f"{len(value)} items"
+        return [redact_value(item, depth - 1) for item in islice(value, _MOST)]
+    return value

@@ -18,6 +18,7 @@ from snakepit_worker.errors import (
     Conflict,
     DeadlineExceeded,
     FailedPrecondition,
+    Meaning,
     NotFound,
     PermissionDenied,
     ProviderError,
@@ -32,6 +33,8 @@ from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 from snakepit_worker.wire.values import to_any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from snakepit_worker.testing import Connection
     from tests.bridge.conftest import Gate, Served
 
@@ -146,12 +149,13 @@ class Shop(Adapter):
     @tool
     def none(self) -> None: ...
 
-    def classify(self, error: BaseException) -> WorkerError | None:
-        if isinstance(error, OfTheFrameworkError):
-            if str(error) == "broken":
-                raise RuntimeError("classify is broken")
-            return ProviderError("", retry_after=0.5, details={"how": str(error)})
-        return None
+    def meanings(self) -> Sequence[Meaning]:
+        return [Meaning(OfTheFrameworkError, ProviderError)]
+
+    def explain(self, error: BaseException, failure: WorkerError) -> WorkerError:
+        if str(error) == "broken":
+            raise RuntimeError("explain is broken")
+        return type(failure)("", retry_after=0.5, details={"how": str(error)})
 
 
 class Facts(Adapter):
@@ -575,7 +579,7 @@ def test_an_adapter_says_what_an_exception_of_its_framework_means(connection: Co
 def test_an_adapter_that_cannot_say_it_does_not_hide_the_failure(
     connection: Connection, serve: Served
 ) -> None:
-    serve.expected_errors = ("classify failed",)
+    serve.expected_errors = ("an exception cannot be explained",)
     failure = failure_of(connection, "shop.framework", {"how": "broken"})
     assert (failure["type"], failure["code"]) == ("OfTheFrameworkError", "INTERNAL")
 

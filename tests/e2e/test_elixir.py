@@ -18,6 +18,7 @@ import pytest
 from snakepit_worker.errors import InvalidArgument, ProviderError, Violation
 from snakepit_worker.testing import StandInHost
 from snakepit_worker.wire.failures import CallSite, Failure, describe
+from snakepit_worker.wire.status import as_status
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PROJECT: Final = ROOT / "examples" / "elixir"
@@ -64,9 +65,9 @@ def texts() -> dict[str, str]:
     )
     return {
         "wrong_arguments": _failure(wrong).to_json(),
-        "stream_wrong_arguments": _failure(wrong).status_message(),
+        "stream_wrong_arguments": as_status(_failure(wrong)).message,
         "rate_limit": _failure(too_many, limited).to_json(),
-        "stream_too_long": _failure(ValueError("größer " * 1000)).status_message(),
+        "stream_too_long": as_status(_failure(ValueError("größer " * 1000))).message,
     }
 
 

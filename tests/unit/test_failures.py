@@ -18,6 +18,7 @@ from snakepit_worker.errors import (
     WorkerError,
 )
 from snakepit_worker.wire.failures import CallSite, describe
+from snakepit_worker.wire.status import as_status
 from tests.conftest import name_of
 
 SITE = CallSite("shop.price", "session-1", "sp-1", {"article": "tea"})
@@ -40,7 +41,7 @@ def unary(error: BaseException, site: CallSite = SITE, **more: Any) -> dict[str,
 
 def status(error: BaseException, site: CallSite = SITE) -> dict[str, Any]:
     """The object in a stream's status message, which must be within its limit."""
-    text = describe(raised(error), site).status_message()
+    text = as_status(describe(raised(error), site)).message
     assert percent_encoded_length(text) <= STATUS_LIMIT
     failure: dict[str, Any] = json.loads(text)
     assert isinstance(failure["type"], str)

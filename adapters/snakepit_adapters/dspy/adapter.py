@@ -21,11 +21,11 @@ from snakepit_worker import Adapter, CallContext, tool
 from snakepit_worker.errors import FailedPrecondition, NotFound, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from snakepit_adapters.dspy.language_models import LanguageModel
     from snakepit_adapters.dspy.programs import Program
-    from snakepit_worker.errors import WorkerError
+    from snakepit_worker.errors import Meaning, WorkerError
     from snakepit_worker.sessions import Resource, Session
 
 __all__ = ["DspyAdapter"]
@@ -54,9 +54,13 @@ class DspyAdapter(Adapter):
             yield
         self._framework = None
 
-    def classify(self, error: BaseException) -> WorkerError | None:
-        """What an exception of DSPy means."""
-        return self._framework.classify(error) if self._framework is not None else None
+    def meanings(self) -> Sequence[Meaning]:
+        """What DSPy's exceptions mean."""
+        return self._framework.meanings if self._framework is not None else ()
+
+    def explain(self, error: BaseException, failure: WorkerError) -> WorkerError:
+        """The facts that one of them carries."""
+        return self._framework.explain(error, failure) if self._framework is not None else failure
 
     @tool
     async def configure_lm(  # noqa: PLR0913 - the settings of a language model

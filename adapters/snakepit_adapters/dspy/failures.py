@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import traceback
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import dspy
@@ -13,6 +12,7 @@ from snakepit_worker.errors import (
     DeadlineExceeded,
     FailedPrecondition,
     FrameworkError,
+    Meaning,
     ProviderError,
     Unimplemented,
 )
@@ -22,91 +22,70 @@ if TYPE_CHECKING:
 
     from snakepit_worker.errors import Code, WorkerError
 
-__all__ = ["classify", "without"]
+__all__ = ["MEANINGS", "explain", "without"]
 
 _CONCEALED: Final = "[REDACTED]"
 _SHORTEST_SECRET: Final = 8
 """Keys below this length are placeholders for servers that want none, and occur in any text."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Meaning:
-    """What one class of exceptions means."""
-
-    failure: type[WorkerError]
-    code: Code
-    retryable: bool = False
-    help: str | None = None
-
-
-_MEANINGS: Final[tuple[tuple[type[BaseException], _Meaning], ...]] = (
-    # The first class that fits decides, so each stands above the classes it derives from.
-    (
+MEANINGS: Final = (
+    Meaning(
         dspy.ContextWindowExceededError,
-        _Meaning(
-            ProviderError,
-            "INVALID_ARGUMENT",
-            help="shorten the inputs or the demos, or configure a model with a larger context",
-        ),
+        ProviderError,
+        "INVALID_ARGUMENT",
+        retryable=False,
+        help="shorten the inputs or the demos, or configure a model with a larger context",
     ),
-    (dspy.LMUnsupportedModelError, _Meaning(ProviderError, "NOT_FOUND")),
-    (dspy.LMInvalidRequestError, _Meaning(ProviderError, "INVALID_ARGUMENT")),
-    (
+    Meaning(dspy.LMUnsupportedModelError, ProviderError, "NOT_FOUND", retryable=False),
+    Meaning(dspy.LMInvalidRequestError, ProviderError, "INVALID_ARGUMENT", retryable=False),
+    Meaning(
         dspy.LMAuthError,
-        _Meaning(ProviderError, "UNAUTHENTICATED", help="give dspy.configure_lm another api_key"),
+        ProviderError,
+        "UNAUTHENTICATED",
+        retryable=False,
+        help="give dspy.configure_lm another api_key",
     ),
-    (dspy.LMBillingError, _Meaning(ProviderError, "RESOURCE_EXHAUSTED")),
-    (dspy.LMRateLimitError, _Meaning(ProviderError, "RESOURCE_EXHAUSTED", retryable=True)),
-    (dspy.LMTimeoutError, _Meaning(DeadlineExceeded, "DEADLINE_EXCEEDED", retryable=True)),
-    (dspy.LMServerError, _Meaning(ProviderError, "UNAVAILABLE", retryable=True)),
-    (dspy.LMProviderError, _Meaning(ProviderError, "INTERNAL")),
-    (dspy.LMTransportError, _Meaning(ProviderError, "UNAVAILABLE", retryable=True)),
-    (
+    Meaning(dspy.LMBillingError, ProviderError, "RESOURCE_EXHAUSTED", retryable=False),
+    Meaning(dspy.LMRateLimitError, ProviderError, "RESOURCE_EXHAUSTED"),
+    Meaning(dspy.LMTimeoutError, DeadlineExceeded),
+    Meaning(dspy.LMServerError, ProviderError),
+    Meaning(dspy.LMProviderError, ProviderError, "INTERNAL", retryable=False),
+    Meaning(dspy.LMTransportError, ProviderError),
+    Meaning(
         dspy.LMConfigurationError,
-        _Meaning(
-            FailedPrecondition,
-            "FAILED_PRECONDITION",
-            help="configure the language model with dspy.configure_lm, with its key and address",
-        ),
+        FailedPrecondition,
+        help="configure the language model with dspy.configure_lm, with its key and address",
     ),
-    (dspy.LMUnsupportedFeatureError, _Meaning(Unimplemented, "UNIMPLEMENTED")),
-    (dspy.LMUnexpectedError, _Meaning(FrameworkError, "INTERNAL")),
-    (dspy.LMError, _Meaning(ProviderError, "INTERNAL")),
-    (
+    Meaning(dspy.LMUnsupportedFeatureError, Unimplemented),
+    Meaning(dspy.LMUnexpectedError, FrameworkError),
+    Meaning(dspy.LMError, ProviderError, "INTERNAL", retryable=False),
+    Meaning(
         dspy.AdapterParseError,
-        _Meaning(
-            FrameworkError,
-            "INTERNAL",
-            help="the model's answer lacks the output fields; response_format 'json_schema', more"
-            " max_tokens or a stronger model help",
-        ),
+        FrameworkError,
+        help="the model's answer lacks the output fields; response_format 'json_schema', more"
+        " max_tokens or a stronger model help",
     ),
 )
 _FORBIDDEN: Final = 403
 _FACTS: Final = ("model", "provider", "provider_code", "status", "request_id")
 
 
-def classify(error: BaseException) -> WorkerError | None:
-    """What an exception of DSPy means.
+def explain(error: BaseException, failure: WorkerError) -> WorkerError:
+    """Add the facts that an exception of DSPy carries.
 
     Args:
         error: What a tool raised.
-
-    Returns:
-        Code, retry hint and details, or ``None`` for exceptions that are not DSPy's.
+        failure: What the table says of it.
     """
     if not isinstance(error, dspy.DSPyError):
-        return None
-    meaning = next((m for kind, m in _MEANINGS if isinstance(error, kind)), None)
-    if meaning is None:
-        return None
-    return meaning.failure(
+        return failure
+    return type(failure)(
         _message(error),
-        code=_code(error, meaning),
-        retryable=meaning.retryable,
+        code=_code(error, failure.code),
+        retryable=failure.retryable,
         retry_after=error.retry_after,
         details=_details(error),
-        help=meaning.help,
+        help=failure.help,
     )
 
 
@@ -116,7 +95,7 @@ def _message(error: dspy.DSPyError) -> str:
     return str(error.message)
 
 
-def _code(error: dspy.DSPyError, meaning: _Meaning) -> Code:
+def _code(error: dspy.DSPyError, code: Code) -> Code:
     if isinstance(error, dspy.LMAuthError) and error.status == _FORBIDDEN:
         return "PERMISSION_DENIED"
     # DSPy's own HTTP layer reports a timeout as a broken transport; its cause tells the two apart.
@@ -124,7 +103,7 @@ def _code(error: dspy.DSPyError, meaning: _Meaning) -> Code:
         isinstance(link, TimeoutError) for link in _chain(error)
     ):
         return "DEADLINE_EXCEEDED"
-    return meaning.code
+    return code
 
 
 def _details(error: dspy.DSPyError) -> dict[str, object]:

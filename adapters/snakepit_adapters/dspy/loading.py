@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 
     from snakepit_adapters.dspy.arguments import LMSettings, SignatureSpec
     from snakepit_adapters.dspy.language_models import LanguageModel
     from snakepit_adapters.dspy.programs import Program, Request
     from snakepit_adapters.dspy.signatures import Signature
-    from snakepit_worker.errors import WorkerError
+    from snakepit_worker.errors import Meaning, WorkerError
 
 __all__ = ["Framework", "loaded"]
 
@@ -34,14 +34,16 @@ class Framework:
         configure: Makes a language model from settings.
         program: Makes a program.
         stream: The events of a request.
-        classify: What an exception means.
+        meanings: What DSPy's exceptions mean.
+        explain: Adds the facts that one of them carries.
     """
 
     read_signature: Callable[[str | SignatureSpec, str | None], Signature]
     configure: Callable[[LMSettings], LanguageModel]
     program: type[Program]
     stream: Callable[[Request], AsyncGenerator[dict[str, object], None]]
-    classify: Callable[[BaseException], WorkerError | None]
+    meanings: Sequence[Meaning]
+    explain: Callable[[BaseException, WorkerError], WorkerError]
 
 
 @contextmanager
@@ -78,7 +80,7 @@ def _load() -> Framework:
     # Here, and nowhere else, the framework is imported: it takes more than a second.
     import dspy  # noqa: PLC0415
 
-    from snakepit_adapters.dspy.failures import classify  # noqa: PLC0415
+    from snakepit_adapters.dspy.failures import MEANINGS, explain  # noqa: PLC0415
     from snakepit_adapters.dspy.language_models import LanguageModel  # noqa: PLC0415
     from snakepit_adapters.dspy.programs import Program  # noqa: PLC0415
     from snakepit_adapters.dspy.signatures import read_signature  # noqa: PLC0415
@@ -91,4 +93,4 @@ def _load() -> Framework:
     logger.handlers.clear()
     logger.propagate = True
     warm_up()
-    return Framework(read_signature, LanguageModel.configure, Program, stream, classify)
+    return Framework(read_signature, LanguageModel.configure, Program, stream, MEANINGS, explain)
