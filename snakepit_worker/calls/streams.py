@@ -21,6 +21,8 @@ __all__ = ["HandOff", "from_thread", "is_one_item"]
 
 _QUEUE_ITEMS: Final = 100
 """Items between a producer and the reply (the reference's bound, interop 4.3)."""
+_QUEUE_BYTES: Final = 16 * 1024 * 1024
+"""Bytes between a producer and the reply; one item may be larger, and then waits alone."""
 _BATCH_ITEMS: Final = _QUEUE_ITEMS // 2
 """Items that the reader takes at once; the producer fills up the rest meanwhile."""
 _ONE_ITEM: Final = (dict, str, bytes, bytearray, memoryview)
@@ -29,6 +31,11 @@ _OF_ONE_ITEM: Final = ("__array__", "model_dump", "to_dict", "_asdict")
 
 def _as_it_is(item: Any) -> Any:  # noqa: ANN401 - any item
     return item
+
+
+def _size(item: Any) -> int:  # noqa: ANN401 - any item
+    """Bytes of an encoded chunk; of anything else none are known."""
+    return len(item[0]) if type(item) is tuple and type(item[0]) is bytes else 0
 
 
 class _Gone(BaseException):
@@ -46,8 +53,11 @@ class HandOff:
         self._loop = loop
         self._lock = threading.Lock()
         self._items: deque[Any] = deque()
+        self._bytes = 0
+        """Of the items in the queue and of those of the last batch."""
         self._taken = 0
         """Items of the last batch, which the reader may still be at."""
+        self._taken_bytes = 0
         self._arrived: asyncio.Future[None] | None = None
         self._space: concurrent.futures.Future[None] | None = None
         self._ended = False
@@ -119,12 +129,14 @@ class HandOff:
         with self._lock:
             self._abandoned = True
             self._items.clear()
+            self._bytes = self._taken_bytes = 0
             self._make_space()
 
     async def batch(self) -> list[Any]:
         """The next items, at least one; empty at the end."""
         with self._lock:
-            self._taken = 0
+            self._bytes -= self._taken_bytes
+            self._taken = self._taken_bytes = 0
             self._make_space()
             if not self._items and not self._ended:
                 self._arrived = self._loop.create_future()
@@ -133,17 +145,22 @@ class HandOff:
             await arrived
         with self._lock:
             self._taken = min(len(self._items), _BATCH_ITEMS)
-            return [self._items.popleft() for _ in range(self._taken)]
+            taken = [self._items.popleft() for _ in range(self._taken)]
+            self._taken_bytes = sum(map(_size, taken))
+            return taken
 
     def _offer(self, item: object) -> concurrent.futures.Future[None] | None:
         """Take an item, or say what to wait for."""
         with self._lock:
             self._check()
-            if len(self._items) + self._taken >= _QUEUE_ITEMS:
+            size = _size(item)
+            held = len(self._items) + self._taken
+            if held >= _QUEUE_ITEMS or (held and self._bytes + size > _QUEUE_BYTES):
                 if self._space is None:
                     self._space = concurrent.futures.Future()
                 return self._space
             self._items.append(item)
+            self._bytes += size
             self._wake_reader()
             return None
 

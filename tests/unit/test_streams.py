@@ -196,6 +196,36 @@ def test_a_generator_runs_its_finally(pool: ThreadPool) -> None:
     assert ended == ["told", "s-0"]
 
 
+def chunks(size: int, count: int, made: list[int]) -> Iterator[tuple[bytes, bool, dict[str, str]]]:
+    for number in range(count):
+        made.append(number)
+        yield bytes(size), False, {}
+
+
+@pytest.mark.parametrize(
+    ("size", "ahead"), [(1024 * 1024, 16), (10 * 1024 * 1024, 1), (40 * 1024 * 1024, 1)]
+)
+def test_a_slow_reader_holds_a_producer_of_large_items_back(
+    pool: ThreadPool, monkeypatch: pytest.MonkeyPatch, size: int, ahead: int
+) -> None:
+    stalled = watch_for_stalls(monkeypatch)
+    made: list[int] = []
+
+    async def read() -> int:
+        count = 0
+        async with asyncio.timeout(LIMIT), aclosing(from_thread(chunks(size, 40, made), pool)) as s:
+            async for data, _, _ in s:
+                assert len(data) == size
+                if count == 0:
+                    assert await asyncio.to_thread(stalled.wait, LIMIT)
+                    # Those that are held, and the one in the producer's hands.
+                    assert len(made) <= ahead + 1
+                count += 1
+        return count
+
+    assert asyncio.run(read()) == 40
+
+
 def test_a_cancelled_reader_leaves_too(pool: ThreadPool) -> None:
     producer = Producer()
 
