@@ -1,0 +1,193 @@
+"""Who may run now, who waits, and who is told to come again later.
+
+A call runs on something with a bounded number of places: the event loop, the threads for plain
+functions, or the main thread.  Each has a `Lane`.  A call that finds no place waits for one, in a
+bounded queue; sessions with waiting calls take turns, so that one with hundreds of calls does not
+make another's only call wait for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from snakepit_worker.errors import ResourceExhausted
+
+__all__ = ["Lane", "WaitingRules"]
+
+_FIRST_PACE: Final = 1.0
+"""Seconds per call, as long as none has ended."""
+_SHARE: Final = 0.2
+"""Weight of the newest call in the average."""
+_SOONEST: Final = 0.1
+_LATEST: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingRules:
+    """Bounds of a lane beside its places.
+
+    Attributes:
+        waiting: Calls that wait at most.
+        session_running: Calls of one session that run at most; 0 for as many as there are places.
+        session_waiting: Calls of one session that wait at most.
+    """
+
+    waiting: int = 1_000
+    session_running: int = 0
+    session_waiting: int = 250
+
+
+@dataclass(slots=True)
+class _Session:
+    running: int = 0
+    waiters: deque[asyncio.Future[None]] = field(default_factory=deque)
+
+
+class Lane:
+    """Places for calls.  Lives on the event loop.
+
+    Args:
+        name: What it stands for, in messages: ``threads``.
+        places: Calls that run at once.
+        rules: Its other bounds.
+    """
+
+    def __init__(self, name: str, places: int, rules: WaitingRules) -> None:
+        self._name = name
+        self._places = places
+        self._rules = rules
+        self._sessions: dict[str, _Session] = {}
+        self._turns: deque[str] = deque()
+        """Sessions whose next call could run, had it a place.  Empty while places are free."""
+        self._pace = _FIRST_PACE
+        self.running = 0
+        self.waiting = 0
+
+    async def enter(self, session_id: str) -> None:
+        """Take a place, or wait for one.
+
+        Every ``enter`` that returns is followed by one ``leave``.
+
+        Args:
+            session_id: Whose call it is.
+
+        Raises:
+            ResourceExhausted: When too many wait already, or there will be no place.
+        """
+        session = self._sessions.get(session_id)
+        if session is None:
+            session = self._sessions[session_id] = _Session()
+        if self.running < self._places and self._may_run(session):
+            self.running += 1
+            session.running += 1
+            return
+        try:
+            self._check(session)
+        except ResourceExhausted:
+            self._forget(session_id, session)
+            raise
+        await self._wait(session_id, session)
+
+    def leave(self, session_id: str, seconds: float) -> None:
+        """Give a place back.
+
+        Args:
+            session_id: Whose call it was.
+            seconds: How long it ran.
+        """
+        self._pace += _SHARE * (seconds - self._pace)
+        session = self._sessions[session_id]
+        self.running -= 1
+        session.running -= 1
+        if session.waiters and session_id not in self._turns and self._may_run(session):
+            self._turns.append(session_id)
+        self._forget(session_id, session)
+        self._fill()
+
+    def resize(self, places: int) -> None:
+        """Have more places, or fewer; calls that run already go on.
+
+        Args:
+            places: Calls that run at once.
+        """
+        self._places = places
+        self._fill()
+
+    def _may_run(self, session: _Session) -> bool:
+        limit = self._rules.session_running
+        return limit == 0 or session.running < limit
+
+    async def _wait(self, session_id: str, session: _Session) -> None:
+        place = asyncio.get_running_loop().create_future()
+        session.waiters.append(place)
+        self.waiting += 1
+        if session_id not in self._turns and self._may_run(session):
+            self._turns.append(session_id)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():  # it came with the cancellation
+                self.leave(session_id, self._pace)
+            else:
+                self._give_up(session_id, session, place)
+            raise
+
+    def _give_up(self, session_id: str, session: _Session, place: asyncio.Future[None]) -> None:
+        if place in session.waiters:
+            session.waiters.remove(place)
+            self.waiting -= 1
+        if not session.waiters and session_id in self._turns:
+            self._turns.remove(session_id)
+        self._forget(session_id, session)
+
+    def _fill(self) -> None:
+        while self.running < self._places and self._turns:
+            session_id = self._turns.popleft()
+            session = self._sessions[session_id]
+            place = session.waiters.popleft()
+            self.waiting -= 1
+            if not place.cancelled():  # its task may not know yet
+                self.running += 1
+                session.running += 1
+                place.set_result(None)
+            if session.waiters and self._may_run(session):
+                self._turns.append(session_id)
+
+    def _forget(self, session_id: str, session: _Session) -> None:
+        idle = session.running == 0 and not session.waiters
+        if idle and self._sessions.get(session_id) is session:  # it may be another one by now
+            del self._sessions[session_id]
+
+    def _check(self, session: _Session) -> None:
+        """Whether one more may wait.
+
+        Raises:
+            ResourceExhausted: When not.
+        """
+        if self._places == 0:
+            msg = f"{self._name}: every place is held by a call that nobody waits for any more"
+            raise self._exhausted(msg, "stuck", self.running)
+        if self.waiting >= self._rules.waiting:
+            msg = f"{self._name}: {self.running} calls run and {self.waiting} wait, the limit"
+            raise self._exhausted(msg, "max_waiting", self._rules.waiting)
+        if len(session.waiters) >= self._rules.session_waiting:
+            waiting = len(session.waiters)
+            msg = f"{self._name}: {waiting} calls of this session wait, the limit"
+            raise self._exhausted(msg, "max_session_waiting", self._rules.session_waiting)
+
+    def _exhausted(self, message: str, limit: str, value: int) -> ResourceExhausted:
+        turn = self._pace * (self.waiting + 1) / max(self._places, 1)
+        return ResourceExhausted(
+            message,
+            details={
+                "lane": self._name,
+                "limit": limit,
+                "value": value,
+                "running": self.running,
+                "waiting": self.waiting,
+            },
+            retry_after=min(max(turn, _SOONEST), _LATEST),
+        )
