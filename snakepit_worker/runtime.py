@@ -17,10 +17,12 @@ from snakepit_worker.bridge.health import Health
 from snakepit_worker.bridge.server import BridgeServer
 from snakepit_worker.bridge.service import BridgeService
 from snakepit_worker.bridge.sessions import HostSessions, StandaloneSessions
+from snakepit_worker.calls.admission import WaitingRules
 from snakepit_worker.calls.dispatcher import Dispatcher, Rules
 from snakepit_worker.calls.foreign import ForeignServer
 from snakepit_worker.calls.lifespans import Lifespans
 from snakepit_worker.calls.loop import LoopThread
+from snakepit_worker.calls.places import Places
 from snakepit_worker.calls.threads import MainThread, ThreadPool
 from snakepit_worker.errors import StartError, Unavailable
 from snakepit_worker.host.client import HostClient
@@ -193,12 +195,12 @@ class Worker:
         )
         self._hurry = asyncio.Event()
         self._tracing = Tracing(settings)  # now, since an adapter may have set up a tracer
+        self._places = self._make_places()
         self._dispatcher = Dispatcher(
             self._registry,
             self._store,
             Values(settings.values, rules),
-            self._threads,
-            self._main,
+            self._places,
             self._events,
             self._host,
             self._foreign,
@@ -224,6 +226,13 @@ class Worker:
         port = await self._server.start(settings.port)
         await self._health.serving()
         return port
+
+    def _make_places(self) -> Places:
+        settings = self.settings
+        rules = WaitingRules(
+            settings.max_waiting, settings.max_session_calls, settings.max_session_waiting
+        )
+        return Places(self._threads, self._main, settings.threads, settings.max_calls, rules)
 
     def _session_seen(self, session_id: str) -> None:
         if self._registration is not None:
@@ -352,11 +361,7 @@ class Worker:
     def _stats(self) -> dict[str, Any]:
         return {
             "calls": self._dispatcher.counters(),
-            "threads": {
-                "size": self.settings.threads,
-                "busy": self._threads.busy,
-                "waiting": self._threads.waiting,
-            },
+            **self._places.describe(),
             "sessions": len(self._store),
             "resources": sum(len(session) for session in self._store.sessions()),
             "events_dropped": self._events.dropped,

@@ -98,6 +98,43 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             le=1024,
         ),
     ] = 0
+    max_calls: Annotated[
+        int,
+        _option(
+            "calls of coroutine tools that run at once",
+            flag="--max-calls",
+            env=("SNAKEPIT_WORKER_MAX_CALLS",),
+            ge=1,
+        ),
+    ] = 1_000
+    max_waiting: Annotated[
+        int,
+        _option(
+            "calls that may wait for a place to run, or for an adapter to start; what comes beyond "
+            "is refused at once with RESOURCE_EXHAUSTED",
+            flag="--max-waiting",
+            env=("SNAKEPIT_WORKER_MAX_WAITING",),
+            ge=0,
+        ),
+    ] = 1_000
+    max_session_calls: Annotated[
+        int,
+        _option(
+            "calls of one session that run at once; 0 means as many as there are places",
+            flag="--max-session-calls",
+            env=("SNAKEPIT_WORKER_MAX_SESSION_CALLS",),
+            ge=0,
+        ),
+    ] = 0
+    max_session_waiting: Annotated[
+        int,
+        _option(
+            "calls of one session that may wait for a place to run",
+            flag="--max-session-waiting",
+            env=("SNAKEPIT_WORKER_MAX_SESSION_WAITING",),
+            ge=0,
+        ),
+    ] = 250
     grace_ms: Annotated[
         int,
         _option(

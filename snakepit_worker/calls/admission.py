@@ -23,6 +23,8 @@ _SHARE: Final = 0.2
 """Weight of the newest call in the average."""
 _SOONEST: Final = 0.1
 _LATEST: Final = 60.0
+_PATIENCE: Final = 2.0
+"""Seconds without any place after which nobody waits for one any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +58,16 @@ class Lane:
     """
 
     def __init__(self, name: str, places: int, rules: WaitingRules) -> None:
-        self._name = name
-        self._places = places
+        self.name = name
+        self.size = places
+        self.places = places
         self._rules = rules
         self._sessions: dict[str, _Session] = {}
         self._turns: deque[str] = deque()
         """Sessions whose next call could run, had it a place.  Empty while places are free."""
         self._pace = _FIRST_PACE
+        self._losing_patience: asyncio.TimerHandle | None = None
+        self._stuck = False
         self.running = 0
         self.waiting = 0
 
@@ -80,7 +85,7 @@ class Lane:
         session = self._sessions.get(session_id)
         if session is None:
             session = self._sessions[session_id] = _Session()
-        if self.running < self._places and self._may_run(session):
+        if self.running < self.places and self._may_run(session):
             self.running += 1
             session.running += 1
             return
@@ -110,11 +115,27 @@ class Lane:
     def resize(self, places: int) -> None:
         """Have more places, or fewer; calls that run already go on.
 
+        Without any, calls wait for a moment, and are refused from then on.
+
         Args:
             places: Calls that run at once.
         """
-        self._places = places
+        self.places = places
+        if self._losing_patience is not None:
+            self._losing_patience.cancel()
+            self._losing_patience = None
+        self._stuck = False
+        if places == 0:
+            loop = asyncio.get_running_loop()
+            self._losing_patience = loop.call_later(_PATIENCE, self._lose_patience)
         self._fill()
+
+    def _lose_patience(self) -> None:
+        self._stuck = True
+        for session in self._sessions.values():
+            for place in session.waiters:
+                if not place.done():
+                    place.set_exception(self._no_place())
 
     def _may_run(self, session: _Session) -> bool:
         limit = self._rules.session_running
@@ -128,8 +149,8 @@ class Lane:
             self._turns.append(session_id)
         try:
             await place
-        except asyncio.CancelledError:
-            if place.done() and not place.cancelled():  # it came with the cancellation
+        except (asyncio.CancelledError, ResourceExhausted):
+            if _is_granted(place):  # it came with the cancellation
                 self.leave(session_id, self._pace)
             else:
                 self._give_up(session_id, session, place)
@@ -144,12 +165,12 @@ class Lane:
         self._forget(session_id, session)
 
     def _fill(self) -> None:
-        while self.running < self._places and self._turns:
+        while self.running < self.places and self._turns:
             session_id = self._turns.popleft()
             session = self._sessions[session_id]
             place = session.waiters.popleft()
             self.waiting -= 1
-            if not place.cancelled():  # its task may not know yet
+            if not place.done():  # one that is cancelled may not know yet
                 self.running += 1
                 session.running += 1
                 place.set_result(None)
@@ -167,23 +188,26 @@ class Lane:
         Raises:
             ResourceExhausted: When not.
         """
-        if self._places == 0:
-            msg = f"{self._name}: every place is held by a call that nobody waits for any more"
-            raise self._exhausted(msg, "stuck", self.running)
+        if self._stuck:
+            raise self._no_place()
         if self.waiting >= self._rules.waiting:
-            msg = f"{self._name}: {self.running} calls run and {self.waiting} wait, the limit"
+            msg = f"{self.name}: {self.running} calls run and {self.waiting} wait, the limit"
             raise self._exhausted(msg, "max_waiting", self._rules.waiting)
         if len(session.waiters) >= self._rules.session_waiting:
             waiting = len(session.waiters)
-            msg = f"{self._name}: {waiting} calls of this session wait, the limit"
+            msg = f"{self.name}: {waiting} calls of this session wait, the limit"
             raise self._exhausted(msg, "max_session_waiting", self._rules.session_waiting)
 
+    def _no_place(self) -> ResourceExhausted:
+        msg = f"{self.name}: every place is held by a call that nobody waits for any more"
+        return self._exhausted(msg, "places", 0)
+
     def _exhausted(self, message: str, limit: str, value: int) -> ResourceExhausted:
-        turn = self._pace * (self.waiting + 1) / max(self._places, 1)
+        turn = self._pace * (self.waiting + 1) / max(self.places, 1)
         return ResourceExhausted(
             message,
             details={
-                "lane": self._name,
+                "lane": self.name,
                 "limit": limit,
                 "value": value,
                 "running": self.running,
@@ -191,3 +215,7 @@ class Lane:
             },
             retry_after=min(max(turn, _SOONEST), _LATEST),
         )
+
+
+def _is_granted(place: asyncio.Future[None]) -> bool:
+    return place.done() and not place.cancelled() and place.exception() is None

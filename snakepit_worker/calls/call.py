@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span
 
+    from snakepit_worker.calls.admission import Lane
     from snakepit_worker.deadline import Deadline
     from snakepit_worker.sessions import Session
     from snakepit_worker.tools.context import CallContext
@@ -42,6 +43,8 @@ class Call:
         "failure",
         "fields",
         "headers",
+        "lane",
+        "placed",
         "request",
         "session",
         "span",
@@ -72,6 +75,9 @@ class Call:
         self.context: CallContext | None = None
         self.failure: Failure | None = None
         self.span: Span | None = None
+        self.lane: Lane | None = None
+        """Where it has a place, and since when."""
+        self.placed = 0.0
 
     def elapsed_ns(self) -> int:
         """Nanoseconds since the call came in."""

@@ -7,6 +7,7 @@ read.  Only a cancelled call (deadline passed, caller gone) ends without a reply
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ from snakepit_worker.calls.native import NativeCall
 from snakepit_worker.errors import (
     DeadlineExceeded,
     FailedPrecondition,
+    ResourceExhausted,
     Unavailable,
 )
 from snakepit_worker.host.elixir_tools import ElixirTools
@@ -34,8 +36,9 @@ if TYPE_CHECKING:
     from collections import abc
     from collections.abc import Awaitable, Callable, Collection
 
+    from snakepit_worker.calls.admission import Lane
     from snakepit_worker.calls.foreign import ForeignCall, ForeignServer
-    from snakepit_worker.calls.threads import Runner
+    from snakepit_worker.calls.places import Place, Places
     from snakepit_worker.deadline import Deadline
     from snakepit_worker.host.client import HostClient
     from snakepit_worker.sessions import SessionStore
@@ -77,8 +80,7 @@ class Dispatcher:
         registry: The tools.
         store: The sessions.
         values: Encoder of results.
-        threads: Where synchronous tools run.
-        main: Where tools run that need the main thread.
+        places: What tools run on.
         events: Told of the begin and the end of every call.
         host: Where Elixir tools are called, if there is a host.
         foreign: Serves tools that the registry does not have, if there is such an adapter.
@@ -92,8 +94,7 @@ class Dispatcher:
         registry: Registry,
         store: SessionStore,
         values: Values,
-        threads: Runner,
-        main: Runner,
+        places: Places,
         events: Events,
         host: HostClient | None,
         foreign: ForeignServer | None,
@@ -104,15 +105,14 @@ class Dispatcher:
         self._registry = registry
         self._store = store
         self._encoder = Encoder(values)
-        self._threads = threads
-        self._main = main
+        self._places = places
         self._events = events
         self._elixir = partial(ElixirTools, host, spans=spans)
         self._foreign = foreign
         self._session_seen = session_seen
         self._spans = spans
         self._rules = rules
-        self._run_sync = partial(executors.run, threads)
+        self._run_sync = partial(executors.run, places.threads.runner)
         self._running: set[Call] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -203,7 +203,7 @@ class Dispatcher:
         request = call.request
         tool = call.tool = self._registry.find(request.tool_name)
         if tool is None:
-            return self._open_foreign(call)
+            return await self._open_foreign(call)
         if tool.streams and not streaming:
             raise FailedPrecondition(IS_A_STREAM)
         arguments = call.arguments = decode_arguments(request)
@@ -213,10 +213,14 @@ class Dispatcher:
         context = self._enter(call)
         if tool.signature.context_parameter is not None:
             bound[tool.signature.context_parameter] = context
-        runner = self._main if tool.main_thread else self._runner(request, arguments)
-        return NativeCall(tool, bound, runner)
+        place = self._places.main if tool.main_thread else self._place(request, arguments)
+        if not tool.is_async:
+            await self._admit(call, place.lane)
+        elif tool.owner.name not in RESERVED_NAMES:  # those answer also when nobody else can
+            await self._admit(call, self._places.loop)
+        return NativeCall(tool, bound, place.runner)
 
-    def _open_foreign(self, call: Call) -> ForeignCall:
+    async def _open_foreign(self, call: Call) -> ForeignCall:
         """The same for a tool that only an adapter written for Snakepit's own worker can have.
 
         Raises:
@@ -227,8 +231,18 @@ class Dispatcher:
             raise self._registry.unknown(request.tool_name)
         arguments = call.arguments = decode_arguments(request)
         context = self._enter(call)
-        runner = self._runner(request, arguments)
-        return self._foreign.open(request.tool_name, arguments, context, runner)
+        place = self._place(request, arguments)
+        await self._admit(call, self._places.loop if self._foreign.is_async else place.lane)
+        return self._foreign.open(request.tool_name, arguments, context, place.runner)
+
+    async def _admit(self, call: Call, lane: Lane) -> None:
+        """Take a place, or wait for one within the call's time.
+
+        Raises:
+            ResourceExhausted: When too many wait already.
+        """
+        await lane.enter(call.fields["session_id"])
+        call.lane, call.placed = lane, time.monotonic()
 
     def _enter(self, call: Call) -> CallContext:
         """From here on the call counts as running, in its session."""
@@ -270,13 +284,13 @@ class Dispatcher:
         if not final:
             await write(ToolChunk(chunk_id=f"{name}-{count + 1}", is_final=True))
 
-    def _runner(self, request: ExecuteToolRequest, arguments: abc.Mapping[str, Any]) -> Runner:
+    def _place(self, request: ExecuteToolRequest, arguments: abc.Mapping[str, Any]) -> Place:
         flag = request.metadata.get("thread_sensitive")
         if flag is not None and flag.lower() in _TRUTHY:
-            return self._main
+            return self._places.main
         if self._rules.thread_sensitive and self._is_thread_sensitive(arguments):
-            return self._main
-        return self._threads
+            return self._places.main
+        return self._places.threads
 
     def _is_thread_sensitive(self, arguments: abc.Mapping[str, Any]) -> bool:
         module = next(
@@ -293,10 +307,19 @@ class Dispatcher:
         Raises:
             Unavailable: When it failed to start, or is stopping.
             DeadlineExceeded: When it takes longer than a call may wait.
+            ResourceExhausted: When too many calls wait for it.
         """
         if adapter.state is AdapterState.STARTING and adapter.started is not None:
-            seconds = deadline.bound(self._rules.adapter_timeout)
-            await asyncio.wait([adapter.started], timeout=seconds)
+            limit = self._places.rules.waiting
+            if adapter.awaited >= limit:
+                msg = f"{limit} calls wait for adapter {adapter.name} to start, the limit"
+                raise ResourceExhausted(msg, details={"adapter": adapter.name}, retry_after=1.0)
+            adapter.awaited += 1
+            try:
+                seconds = deadline.bound(self._rules.adapter_timeout)
+                await asyncio.wait([adapter.started], timeout=seconds)
+            finally:
+                adapter.awaited -= 1
         if adapter.state is AdapterState.READY:
             return
         if adapter.state is AdapterState.STARTING:
@@ -311,6 +334,8 @@ class Dispatcher:
 
     def _finish(self, call: Call) -> None:
         self._served += 1
+        if call.lane is not None:
+            call.lane.leave(call.fields["session_id"], time.monotonic() - call.placed)
         self._running.discard(call)
         if not self._running:
             self._idle.set()

@@ -18,7 +18,11 @@ __all__ = ["run"]
 T = TypeVar("T")
 
 
-async def run(runner: Runner, function: Callable[[], T]) -> T:
+async def run(
+    runner: Runner,
+    function: Callable[[], T],
+    submitted: Callable[[Job], None] = lambda _: None,
+) -> T:
     """The result of a blocking function that runs on one of the runner's threads.
 
     Context variables are carried over.  Whatever the function raises is raised here, also what
@@ -26,11 +30,12 @@ async def run(runner: Runner, function: Callable[[], T]) -> T:
     raise, comes as the cause of a ``RuntimeError``.
 
     When the awaiting task is cancelled, a function that has not begun never does; one that has
-    begun runs on and its result is dropped.
+    begun runs on and its result is dropped; the runner counts such threads.
 
     Args:
         runner: Where to run.
         function: What to run.
+        submitted: Told of the job, for a caller that may leave it without being cancelled.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
@@ -51,8 +56,14 @@ async def run(runner: Runner, function: Callable[[], T]) -> T:
         except RuntimeError:  # the loop is closed: the worker has stopped, nobody waits
             outcome.clear()
 
-    runner.submit(Job(work, finished))
-    await done
+    job = Job(work, finished)
+    runner.submit(job)
+    submitted(job)
+    try:
+        await done
+    except asyncio.CancelledError:
+        runner.abandon(job)
+        raise
     value, error = outcome.pop()
     if error is not None:
         try:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 
     from snakepit_worker.calls.encoding import EncodedChunk, EncodedResult, Encoder
-    from snakepit_worker.calls.threads import Runner
+    from snakepit_worker.calls.threads import Job, Runner
     from snakepit_worker.tools.context import CallContext
     from snakepit_worker.tools.foreign import ForeignAdapter
     from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
@@ -75,6 +75,7 @@ class ForeignCall:
         self._runner = runner
         self._loop = loop
         self._awaited: _Elsewhere | None = None
+        self._job: Job | None = None
         self._left = False
         self._cleaning = False
 
@@ -140,19 +141,26 @@ class ForeignCall:
         self._left = True
         if self._awaited is not None and not self._cleaning:
             self._awaited.cancel()
+        if self._job is not None:
+            self._runner.abandon(self._job)
 
     async def _drive(self, life: Steps) -> Outcome:
         """Run a life to its end.  Never raises, since a task must not let a SystemExit out."""
         step: Callable[[], Any] = partial(next, life)
         while True:
             try:
-                awaitable, value = await executors.run(self._runner, partial(_advance, step))
+                awaitable, value = await executors.run(
+                    self._runner, partial(_advance, step), self._submitted
+                )
             except BaseException as raised:  # noqa: BLE001 - see above
                 return None, raised
             if awaitable is None:
                 return value, None
             value, error = await self._await(awaitable)
             step = partial(life.send, value) if error is None else partial(life.throw, error)
+
+    def _submitted(self, job: Job) -> None:
+        self._job = job
 
     def _check(self) -> None:
         """Raise `Cancelled` when nobody waits any more."""
@@ -292,6 +300,8 @@ class ForeignServer:
         self._set_correlation_id = set_correlation_id
         self._loop = LoopThread("adapter")
         self._loop.start()
+        self.is_async = adapter.is_async
+        """Whether its tools are coroutines."""
 
     def open(
         self, tool: str, arguments: Mapping[str, Any], context: CallContext, runner: Runner

@@ -52,6 +52,11 @@ class ForeignAdapter:
             )
             raise StartError(msg)
 
+    @property
+    def is_async(self) -> bool:
+        """Whether its tools are coroutines, which take no thread while they wait."""
+        return inspect.iscoroutinefunction(getattr(self.kind, "execute_tool", None))
+
     def build(self, context: object) -> Any:  # noqa: ANN401 - an instance of the class
         """An instance for one request.
 

@@ -49,6 +49,7 @@ class LoadedAdapter:
         state: Where it stands.
         failure: What its lifespan raised, once it has failed.
         started: Done when the state is no longer ``STARTING``; set by the runtime.
+        awaited: Calls that wait until it has started.
         meanings: Its table of exceptions, once it has started.
         folder: Where its code lies, if that can be told.
     """
@@ -58,6 +59,7 @@ class LoadedAdapter:
         self.state = AdapterState.STARTING
         self.failure: BaseException | None = None
         self.started: asyncio.Future[None] | None = None
+        self.awaited = 0
         self.meanings: Meanings | None = None
         self.folder = _folder(adapter)
 

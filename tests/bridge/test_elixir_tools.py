@@ -198,7 +198,7 @@ def test_each_failure_has_its_exception(connection: Connection, kind: str) -> No
     refused = "Invalid parameter value: why not"
     assert call(connection, kind, "refusing") == ["ElixirToolRefused", "refusing", refused]
     failed = "Tool execution failed: it broke"
-    assert call(connection, kind, "fail") == ["ElixirToolError", "fail", failed]
+    assert call(connection, kind, "fail") == ["ElixirToolFailed", "fail", failed]
     assert call(connection, kind, "throw")[:2] == ["ElixirToolError", "throw"]
 
 

@@ -44,7 +44,7 @@ def test_as_many_synchronous_calls_run_at_once_as_there_are_threads(
     gate.arrive("all", 32)
     answers(connection)
     late = workers.begin(connection, "wait.synchronous", label="late")
-    threads = {"size": 32, "busy": 32, "waiting": 1}
+    threads = {"size": 32, "busy": 32, "waiting": 1, "abandoned": 0}
     wait_until(lambda: connection.call("worker.stats")["threads"] == threads, "one that waits")
     gate.open("all")
     gate.arrive("late")

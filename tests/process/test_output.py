@@ -230,7 +230,7 @@ def test_a_tool_that_writes_past_python_holds_up_only_itself(
     connection = workers.connect(int(ready_file.read_text()))
     connection.greet()
     workers.begin(connection, "chatty.write_much", size=1_000_000)
-    busy = {"size": 10, "busy": 1, "waiting": 0}
+    busy = {"size": 10, "busy": 1, "waiting": 0, "abandoned": 0}
     wait_until(lambda: connection.call("worker.stats")["threads"] == busy, "the tool")
     assert connection.call("chatty.print_much", {"lines": MEGABYTES}) == MEGABYTES
     assert beat(connection)

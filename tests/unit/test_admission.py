@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from snakepit_worker.calls import admission
 from snakepit_worker.calls.admission import Lane, WaitingRules
 from snakepit_worker.errors import ResourceExhausted
 
@@ -210,22 +211,53 @@ def test_a_place_that_comes_after_the_cancellation_goes_to_the_next() -> None:
     run(test)
 
 
-def test_a_lane_without_places_refuses_and_recovers() -> None:
+def test_more_places_are_for_those_who_wait() -> None:
     async def test() -> None:
-        lane = Lane("threads", 1, WaitingRules())
+        calls = Calls(Lane("threads", 1, WaitingRules()))
+        await calls.begin("a", "b", "c")
+        calls.lane.resize(2)
+        await settle()
+        assert calls.order == ["a", "b"]
+        await calls.end(3)
+        assert is_empty(calls.lane)
+
+    run(test)
+
+
+def test_who_waits_for_a_place_that_does_not_come_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(admission, "_PATIENCE", 0.0)
+
+    async def test() -> None:
+        lane = Lane("main thread", 1, WaitingRules())
+        await lane.enter("a")
+        second = asyncio.ensure_future(lane.enter("b"))
+        await settle()
         lane.resize(0)
-        with pytest.raises(ResourceExhausted, match="nobody waits"):
-            await lane.enter("a")
-        waiting = Lane("threads", 1, WaitingRules())
-        await waiting.enter("a")
-        second = asyncio.ensure_future(waiting.enter("b"))
+        with pytest.raises(ResourceExhausted, match="main thread: every place is held by a call"):
+            await second
+        lane.leave("a", 0)
+        with pytest.raises(ResourceExhausted):  # at once, from now on
+            await lane.enter("c")
+        lane.resize(1)
+        await lane.enter("c")
+        lane.leave("c", 0)
+        assert is_empty(lane)
+
+    run(test)
+
+
+def test_a_place_that_comes_back_soon_is_waited_for() -> None:
+    async def test() -> None:
+        lane = Lane("main thread", 1, WaitingRules())
+        lane.resize(0)
+        waiting = asyncio.ensure_future(lane.enter("a"))
         await settle()
-        waiting.resize(2)
-        await settle()
-        assert second.done()
-        waiting.leave("a", 0)
-        waiting.leave("b", 0)
-        assert is_empty(waiting)
+        assert not waiting.done()
+        lane.resize(1)
+        await waiting
+        lane.leave("a", 0)
         assert is_empty(lane)
 
     run(test)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import time
 import weakref
@@ -315,3 +316,150 @@ def test_jobs_submitted_after_the_close_are_left() -> None:
     main.submit(Job(lambda: ran.append(2), nothing))
     main.run()
     assert ran == [1]
+
+
+# --- Abandoned jobs ------------------------------------------------------------------------------
+
+
+class Stuck:
+    """Jobs that nobody waits for, each on a thread until it is let go."""
+
+    def __init__(self, pool: ThreadPool) -> None:
+        self.pool = pool
+        self._release = threading.Event()
+        self.jobs: list[Job] = []
+
+    def occupy(self, count: int) -> None:
+        for _ in range(count):
+            started, ended = threading.Event(), threading.Event()
+
+            def work(started: threading.Event = started) -> None:
+                started.set()
+                assert self._release.wait(LIMIT)
+
+            job = Job(work, ended.set)
+            self.pool.submit(job)
+            assert started.wait(LIMIT)
+            self.pool.abandon(job)
+            self.jobs.append(job)
+
+    def release(self) -> None:
+        self._release.set()
+        wait_until(lambda: self.pool.abandoned == 0)
+
+
+@pytest.fixture
+def stuck(pool: ThreadPool) -> Iterator[Stuck]:
+    stuck = Stuck(pool)
+    yield stuck
+    stuck.release()
+
+
+def test_an_abandoned_thread_is_replaced(pool: ThreadPool, jobs: Jobs, stuck: Stuck) -> None:
+    stuck.occupy(3)
+    jobs.submit(0, 1, 2, 3)
+    jobs.started(0, 1, 2)
+    assert (pool.abandoned, pool.busy, pool.waiting) == (3, 6, 1)
+
+
+def test_who_waits_gets_the_replacement_at_once(pool: ThreadPool, jobs: Jobs) -> None:
+    release = threading.Event()
+    begun = [threading.Event() for _ in range(3)]
+
+    def work(event: threading.Event) -> None:
+        event.set()
+        assert release.wait(LIMIT)
+
+    held = [Job(partial(work, event), nothing) for event in begun]
+    for job in held:
+        pool.submit(job)
+    for event in begun:
+        assert event.wait(LIMIT)
+    jobs.submit("last")
+    assert pool.waiting == 1
+    pool.abandon(held[0])
+    jobs.started("last")
+    release.set()
+
+
+def test_abandoned_threads_are_replaced_no_more_often_than_there_are_threads(
+    pool: ThreadPool, jobs: Jobs, stuck: Stuck
+) -> None:
+    told: list[int] = []
+    pool.capacity_changed = told.append
+    stuck.occupy(6)
+    assert told == [3, 3, 3, 2, 1, 0]
+    jobs.submit("late")
+    assert (pool.abandoned, pool.busy, pool.waiting) == (6, 6, 1)
+    stuck.release()
+    jobs.started("late")
+    assert sorted(told[6:]) == [1, 2, 3, 3, 3, 3]
+
+
+def test_threads_that_are_too_many_end(pool: ThreadPool, jobs: Jobs, stuck: Stuck) -> None:
+    stuck.occupy(3)
+    jobs.submit(0, 1, 2)
+    jobs.started(0, 1, 2)
+    stuck.release()
+    jobs.finish(0, 1, 2)
+    wait_until(lambda: sum(t.name.startswith("t-") for t in threading.enumerate()) == 3)
+    jobs.submit(3)
+    jobs.started(3)
+    assert pool.busy == 1
+
+
+def test_what_has_ended_or_not_begun_does_not_count(pool: ThreadPool, jobs: Jobs) -> None:
+    ended = threading.Event()
+    job = Job(nothing, ended.set)
+    pool.submit(job)
+    assert ended.wait(LIMIT)
+    pool.abandon(job)
+    jobs.submit(0, 1, 2)
+    jobs.started(0, 1, 2)
+    waiting = Job(nothing, nothing)
+    pool.submit(waiting)
+    pool.abandon(waiting)
+    pool.abandon(waiting)
+    assert pool.abandoned == 0
+
+
+def test_the_main_thread_says_that_it_is_stuck() -> None:
+    main = MainThread()
+    told: list[int] = []
+    main.capacity_changed = told.append
+    begun, release = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        assert release.wait(LIMIT)
+
+    job = Job(work, nothing)
+    main.submit(job)
+    thread = threading.Thread(target=main.run)
+    thread.start()
+    assert begun.wait(LIMIT)
+    main.abandon(Job(nothing, nothing))
+    main.abandon(job)
+    main.abandon(job)
+    assert told == [0]
+    release.set()
+    main.close()
+    thread.join(LIMIT)
+    assert told == [0, 1]
+
+
+# --- The interpreter's switch interval -----------------------------------------------------------
+
+
+def test_the_switch_interval_is_short_while_several_jobs_run(jobs: Jobs) -> None:
+    usual = sys.getswitchinterval()
+    jobs.submit(0)
+    jobs.started(0)
+    assert sys.getswitchinterval() == usual
+    jobs.submit(1)
+    jobs.started(1)
+    assert sys.getswitchinterval() == pytest.approx(0.0005)
+    jobs.finish(0)
+    wait_until(lambda: sys.getswitchinterval() == usual)
+    jobs.finish(1)
+    assert sys.getswitchinterval() == usual
