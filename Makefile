@@ -115,6 +115,10 @@ test-versions: install ## run the tests on the other Pythons found on PATH (TEST
 bench: install ## run the benchmarks
 	@$(BIN)/python -m benchmarks
 
+.PHONY: chaos
+chaos: install ## the robustness tests that take many minutes
+	@PARENT_KILLS=1000 $(BIN)/pytest -n auto tests/process/test_parent_killed.py
+
 .PHONY: demo
 demo: $(DEMO_INSTALLED) ## run the demo against a real small language model
 	@$(BIN)/python -m examples.demo
