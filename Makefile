@@ -117,7 +117,8 @@ bench: install ## run the benchmarks
 
 .PHONY: chaos
 chaos: install ## the robustness tests that take many minutes
-	@PARENT_KILLS=1000 $(BIN)/pytest -n auto tests/process/test_parent_killed.py
+	@PARENT_KILLS=1000 STREAM_CHUNKS=1000000 $(BIN)/pytest -n auto \
+		tests/process/test_parent_killed.py tests/bridge/test_wire.py
 
 .PHONY: demo
 demo: $(DEMO_INSTALLED) ## run the demo against a real small language model
