@@ -5,7 +5,7 @@ from typing import Any
 
 from snakepit_worker import Adapter, tool
 
-__all__ = ["Bench"]
+__all__ = ["Bench", "Foreign"]
 
 
 class Bench(Adapter):
@@ -39,3 +39,21 @@ class Bench(Adapter):
     async def size(self, data: bytes) -> int:
         """Answer with the length of a binary parameter."""
         return len(data)
+
+
+class Foreign:
+    """The echo and the count once more, in a class as they are written for Snakepit's own worker.
+
+    It is built once per call.
+    """
+
+    def set_session_context(self, context: object) -> None:
+        """Keep the session, as such classes do."""
+        self._context = context
+
+    def execute_tool(self, tool_name: str, arguments: dict[str, Any], context: object) -> Any:  # noqa: ANN401 - as their base class has it
+        """Answer with the arguments, or stream."""
+        del context
+        if tool_name == "foreign.count":
+            return ({"token": "word", "index": index} for index in range(arguments["n"]))
+        return {"text": arguments["text"], "n": arguments["n"]}

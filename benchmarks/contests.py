@@ -119,22 +119,27 @@ def play(contest: Contest, processes: Processes, *, rounds: int, quick: bool) ->
 CONTESTS: Final[Sequence[Contest]] = (
     LoadContest(
         "async",
-        Order("echo_async", calls=1500, in_flight=16),
+        Order("bench.echo_async", calls=1500, in_flight=16),
         [Row("async tool: server CPU per call", "cpu", "µs", Target(1.5))],
     ),
     LoadContest(
         "sync",
-        Order("echo_sync", calls=1500, in_flight=16),
+        Order("bench.echo_sync", calls=1500, in_flight=16),
         [Row("sync tool in a thread: server CPU per call", "cpu", "µs", Target(2.2))],
     ),
     LoadContest(
+        "foreign",
+        Order("foreign.echo", calls=1500, in_flight=16),
+        [Row("class written for Snakepit: server CPU per call", "cpu", "µs", Target(2.5))],
+    ),
+    LoadContest(
         "latency",
-        Order("echo_async", calls=600),
+        Order("bench.echo_async", calls=600),
         [Row("async tool, one call in flight: p50", "p50", "µs", Target(1.5))],
     ),
     LoadContest(
         "stream",
-        Order("count", calls=8),
+        Order("bench.count", calls=8),
         [
             Row("async stream: chunks per second", "rate", "/s", Target(0.6, at_least=True)),
             Row("async stream: server CPU per chunk", "cpu", "µs"),
@@ -142,15 +147,20 @@ CONTESTS: Final[Sequence[Contest]] = (
     ),
     LoadContest(
         "stream-sync",
-        Order("count_sync", calls=8),
+        Order("bench.count_sync", calls=8),
         [
             Row("sync stream: chunks per second", "rate", "/s", Target(0.6, at_least=True)),
             Row("sync stream: server CPU per chunk", "cpu", "µs"),
         ],
     ),
     LoadContest(
+        "stream-foreign",
+        Order("foreign.count", calls=8),
+        [Row("stream of such a class: chunks per second", "rate", "/s")],
+    ),
+    LoadContest(
         "binary",
-        Order("size", calls=12),
+        Order("bench.size", calls=12),
         [Row("8 MiB binary parameter: calls per second", "rate", "/s", Target(0.8, at_least=True))],
     ),
     BootContest(

@@ -53,7 +53,7 @@ class Order(msgspec.Struct, frozen=True):
     """What to call, and how often.
 
     Attributes:
-        tool: A tool of `benchmarks.adapter`.
+        tool: Full name of a tool of `benchmarks.adapter`.
         calls: How many calls.
         in_flight: How many of them at a time.
     """
@@ -70,7 +70,7 @@ class Order(msgspec.Struct, frozen=True):
     @property
     def streams(self) -> bool:
         """Whether the tool streams."""
-        return self.tool.startswith("count")
+        return "count" in self.tool
 
     def quarter(self) -> Order:
         """The same with a quarter of the calls."""
@@ -138,7 +138,7 @@ class _Target:
     def _caller(self, order: Order) -> Callable[[], Awaitable[None]]:
         if order.streams:
             return partial(self._count, _request(order.tool, {"n": _CHUNKS}))
-        if order.tool == "size":
+        if order.tool == "bench.size":
             request = _request(order.tool, {}, {"data": bytes(_PAYLOAD_BYTES)})
             return partial(self._call, request, orjson.dumps(_PAYLOAD_BYTES))
         return partial(self._call, _request(order.tool, _ECHO), orjson.dumps(_ECHO))
@@ -159,7 +159,7 @@ class _Target:
 def _request(tool: str, arguments: dict[str, Any], binary: dict[str, bytes] | None = None) -> bytes:
     return pb.ExecuteToolRequest(
         session_id="session_1_1795334162543942",
-        tool_name=f"bench.{tool}",
+        tool_name=tool,
         parameters={name: to_any(value) for name, value in arguments.items()},
         binary_parameters=binary or {},
         metadata=_METADATA,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Processes", "Server"]
 
 _ADAPTER: Final = "benchmarks.adapter.Bench"
+_FOREIGN: Final = "benchmarks.adapter.Foreign"
 _IDLE: Final = 0.3
 """Seconds from readiness to the look at the memory."""
 _BEATS: Final = ("Heartbeat", "Ping", "InitializeSession", "RegisterTools")
@@ -90,7 +91,7 @@ class Processes:
     @cached_property
     def worker(self) -> Server:
         """The worker, in the host's pool."""
-        worker = self._kept(self.start_worker())
+        worker = self._kept(self.start_worker(_FOREIGN))
         with Connection(worker.address) as connection:
             connection.greet()
         return worker
