@@ -90,9 +90,13 @@ class ForeignAdapter:
             known = ", ".join(_decorated(self.kind))
             raise NotFound(f"{self.kind.__name__} has no tool {tool!r}; it has: {known}")
         call = getattr(instance, "call_tool", None)
-        if call is not None:
-            return call(tool, **arguments)
-        return getattr(instance, tool)(**arguments)
+        if call is None or _first_parameter(call) in arguments:  # where the two would collide
+            return getattr(instance, tool)(**arguments)
+        return call(tool, **arguments)
+
+
+def _first_parameter(function: Callable[..., Any]) -> str | None:
+    return next(iter(inspect.signature(function).parameters), None)
 
 
 def _decorated(kind: object) -> dict[str, Callable[..., Any]]:

@@ -33,16 +33,22 @@ def connect(events: Events) -> Callable[[str], object]:
         helper = importlib.import_module(_MODULE)
     except ImportError:
         return _nothing
-    helper.set_backend(_Sink(events))
+    helper.set_backend(_Sink(events, helper.get_correlation_id))
     set_correlation_id: Callable[[str], object] = helper.set_correlation_id
     return set_correlation_id
 
 
 class _Sink:
-    """A backend of Snakepit's helper."""
+    """A backend of Snakepit's helper, which itself leaves out the id of the current call.
 
-    def __init__(self, events: Events) -> None:
+    Args:
+        events: Where events go.
+        current: The correlation id of the call that emits.
+    """
+
+    def __init__(self, events: Events, current: Callable[[], str | None]) -> None:
         self._events = events
+        self._current = current
 
     def emit(
         self,
@@ -52,7 +58,8 @@ class _Sink:
         correlation_id: str | None = None,
     ) -> None:
         """Pass an event on."""
-        self._events.emit(event_name, measurements, metadata, correlation_id or "")
+        correlation_id = correlation_id or self._current() or ""
+        self._events.emit(event_name, measurements, metadata, correlation_id)
 
 
 def _nothing(_: str) -> None:

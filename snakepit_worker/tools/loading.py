@@ -5,15 +5,20 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from snakepit_worker.errors import StartError
 from snakepit_worker.tools.api import Adapter
 from snakepit_worker.tools.foreign import ForeignAdapter, is_foreign
 
+if TYPE_CHECKING:
+    from types import ModuleType
+
 __all__ = ["ENTRY_POINT_GROUP", "load"]
 
 _SNAKEPIT: Final = "snakepit_bridge"
+_BASE: Final = "snakepit_bridge.base_adapter"
+_GENERATED_BASE: Final = "snakepit_bridge.adapters.base"
 _WHATEVER: Final = (Exception, SystemExit)
 """What the code of an adapter may raise; one that exits must not decide our exit status."""
 ENTRY_POINT_GROUP: Final = "snakepit_worker.adapters"
@@ -75,7 +80,7 @@ def _class(path: str) -> object:
     if os.getcwd() not in sys.path and "" not in sys.path:  # noqa: PTH109 - sys.path holds text
         sys.path.append(os.getcwd())  # noqa: PTH109
     try:
-        module = importlib.import_module(module_name)
+        module = _module(module_name)
     except _WHATEVER as error:
         msg = f"adapter {path}: module {module_name} cannot be imported: {_cause(error)}"
         if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith(_SNAKEPIT):
@@ -89,6 +94,17 @@ def _class(path: str) -> object:
         msg = f"adapter {path}: module {module_name} has no {class_name}"
         raise StartError(msg)
     return found
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != _GENERATED_BASE:
+            raise
+    # Adapters made by Snakepit's generator import a module that its package does not have.
+    sys.modules[_GENERATED_BASE] = importlib.import_module(_BASE)
+    return importlib.import_module(name)
 
 
 def _cause(error: BaseException) -> str:
