@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from snakepit_worker.doctor import Check
     from snakepit_worker.settings import Settings
+    from snakepit_worker.wire.generated.snakepit_bridge_pb2 import ExecuteToolResponse
 
 __all__ = ["main"]
 
@@ -128,7 +129,10 @@ def _tools(settings: Settings, stdout: RealStdout) -> int:
     from snakepit_worker.tools.loading import load  # noqa: PLC0415
     from snakepit_worker.tools.registry import Registry  # noqa: PLC0415
 
-    own = builtin_adapters(SessionStore(Limits()), dict, dict, list)
+    async def serve(*_: object, **__: object) -> ExecuteToolResponse:
+        raise NotImplementedError  # they are only described
+
+    own = builtin_adapters(SessionStore(Limits()), dict, dict, list, serve)
     loaded = [load(name) for name in settings.adapters]
     registry = Registry([*own, *(one for one in loaded if isinstance(one, Adapter))])
     stdout.write(json.dumps(registry.describe(), indent=2))

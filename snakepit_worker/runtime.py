@@ -18,6 +18,7 @@ from snakepit_worker.bridge.server import BridgeServer
 from snakepit_worker.bridge.service import BridgeService
 from snakepit_worker.bridge.sessions import HostSessions, StandaloneSessions
 from snakepit_worker.calls.admission import WaitingRules
+from snakepit_worker.calls.call import Call
 from snakepit_worker.calls.dispatcher import Dispatcher, Rules
 from snakepit_worker.calls.foreign import ForeignServer
 from snakepit_worker.calls.lifespans import Lifespans
@@ -38,7 +39,7 @@ from snakepit_worker.tools.foreign_telemetry import connect
 from snakepit_worker.tools.loading import load
 from snakepit_worker.tools.registering import native_registrations
 from snakepit_worker.tools.registry import AdapterState, LoadedAdapter, Registry
-from snakepit_worker.wire.convention import LOOPBACK
+from snakepit_worker.wire.convention import CORRELATION_HEADER, LOOPBACK
 from snakepit_worker.wire.markers import MarkerRules
 from snakepit_worker.wire.values import Values
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from snakepit_worker.bridge.sessions import SessionAuthority
+    from snakepit_worker.deadline import Deadline
     from snakepit_worker.settings import Settings
     from snakepit_worker.tools.api import Adapter
     from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
@@ -167,7 +169,9 @@ class Worker:
     def _load(self, found: dict[str, Adapter | ForeignAdapter]) -> None:
         settings = self.settings
         loaded = [found.get(name) or self._find(name) for name in settings.adapters]
-        own = builtin_adapters(self._store, self._info, self._stats, self._describe)
+        own = builtin_adapters(
+            self._store, self._info, self._stats, self._describe, self._serve_one
+        )
         native = [adapter for adapter in loaded if not isinstance(adapter, ForeignAdapter)]
         self._registry = Registry([*own, *self._adapters, *native])
         foreign = [adapter for adapter in loaded if isinstance(adapter, ForeignAdapter)]
@@ -226,6 +230,13 @@ class Worker:
         port = await self._server.start(settings.port)
         await self._health.serving()
         return port
+
+    async def _serve_one(
+        self, request: pb.ExecuteToolRequest, deadline: Deadline, correlation_id: str
+    ) -> pb.ExecuteToolResponse:
+        """A call inside a call."""
+        headers = {CORRELATION_HEADER: correlation_id}
+        return await self._dispatcher.call_within(Call(request, deadline, headers))
 
     def _make_places(self) -> Places:
         settings = self.settings

@@ -151,6 +151,24 @@ class Dispatcher:
         response.execution_time_ms = call.elapsed_ns() // 1_000_000
         return response
 
+    async def call_within(self, call: Call) -> ExecuteToolResponse:
+        """The same for a call of the worker's own, whose deadline no RPC enforces.
+
+        Args:
+            call: The call.
+        """
+        try:
+            async with asyncio.timeout(call.deadline.remaining()):
+                return await self.call(call)
+        except TimeoutError:
+            late = DeadlineExceeded(f"the time of the call to {call.request.tool_name} is over")
+            failure = self._failures.report(call, late)
+        return ExecuteToolResponse(
+            success=False,
+            error_message=failure.to_json(),
+            execution_time_ms=call.elapsed_ns() // 1_000_000,
+        )
+
     async def stream(
         self, call: Call, write: Callable[[ToolChunk], Awaitable[None]]
     ) -> Failure | None:

@@ -41,9 +41,10 @@ class Spans:
         Args:
             name: Of the span.
             facts: Its attributes.
-            headers: What came with the call; a ``traceparent`` makes the span a part of its trace.
+            headers: What came with the call; a ``traceparent`` makes the span a part of its trace,
+                and without one the call that this code serves does.
         """
-        parent = propagate.extract(headers)
+        parent = propagate.extract(headers, current.get_current())
         attributes = {f"snakepit.{key}": fact for key, fact in facts.items()}
         span = self._tracer.start_span(name, parent, SpanKind.SERVER, attributes)
         current.attach(trace.set_span_in_context(span, parent))  # each RPC has its own context

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from snakepit_worker.sessions import SessionStore
     from snakepit_worker.tools.api import Adapter
+    from snakepit_worker.tools.builtin.batch import Serve
 
 __all__ = ["builtin_adapters"]
 
@@ -21,6 +22,7 @@ def builtin_adapters(
     info: Callable[[], dict[str, Any]],
     stats: Callable[[], dict[str, Any]],
     tools: Callable[[], list[dict[str, Any]]],
+    serve: Serve,
 ) -> list[Adapter]:
     """The worker's own adapters.
 
@@ -29,5 +31,6 @@ def builtin_adapters(
         info: Gives the facts that do not change.
         stats: Gives the counters.
         tools: Gives the descriptions of all tools.
+        serve: Serves one call of a batch.
     """
-    return [WorkerTools(info, stats, tools), SessionTools(store)]
+    return [WorkerTools(info, stats, tools, serve), SessionTools(store)]

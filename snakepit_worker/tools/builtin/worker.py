@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import msgspec
 
 from snakepit_worker.errors import NotFound
 from snakepit_worker.tools.api import Adapter, tool
+from snakepit_worker.tools.builtin.batch import BatchCall, run_batch
+from snakepit_worker.tools.context import CallContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from snakepit_worker.tools.builtin.batch import Serve
 
 __all__ = ["WorkerTools"]
 
@@ -20,6 +26,7 @@ class WorkerTools(Adapter):
         info: Gives the facts that do not change.
         stats: Gives the counters.
         tools: Gives the descriptions of all tools, these among them.
+        serve: Serves one call of a batch.
     """
 
     name: ClassVar[str] = "worker"
@@ -29,10 +36,12 @@ class WorkerTools(Adapter):
         info: Callable[[], dict[str, Any]],
         stats: Callable[[], dict[str, Any]],
         tools: Callable[[], list[dict[str, Any]]],
+        serve: Serve,
     ) -> None:
         self._info = info
         self._stats = stats
         self._tools = tools
+        self._serve = serve
 
     @tool
     async def info(self) -> dict[str, Any]:
@@ -43,6 +52,16 @@ class WorkerTools(Adapter):
     async def stats(self) -> dict[str, Any]:
         """Counters: calls, sessions, resources, threads."""
         return self._stats()
+
+    @tool
+    async def batch(
+        self,
+        ctx: CallContext,
+        calls: Annotated[list[BatchCall], msgspec.Meta(max_length=1_000)],
+        concurrency: Annotated[int, msgspec.Meta(ge=1, le=100)] = 16,
+    ) -> list[dict[str, Any]]:
+        """Run many calls at once; the result or the failure of each, in the order of the calls."""
+        return await run_batch(ctx, calls, concurrency, self._serve)
 
     @tool
     def tools(self, adapter: str | None = None) -> list[dict[str, Any]]:
