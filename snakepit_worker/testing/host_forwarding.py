@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from snakepit_worker.testing.connection import Connection
     from snakepit_worker.testing.host_tools import RemoteTool
 
-__all__ = ["ForwardingFailed", "Workers"]
+__all__ = ["OWN_STRUCTS", "ForwardingFailed", "Workers"]
 
 _CALL_TIMEOUT: Final = 298.8
 _STREAM_TIMEOUT: Final = 900.0
@@ -37,7 +37,7 @@ _ATOMS: Final = {
     grpc.StatusCode.INTERNAL: ":internal",
     grpc.StatusCode.UNAVAILABLE: ":unavailable",
 }
-_OWN_STRUCTS: Final = frozenset(
+OWN_STRUCTS: Final = frozenset(
     [
         "ValueError",
         "KeyError",
@@ -52,6 +52,7 @@ _OWN_STRUCTS: Final = frozenset(
         "ZeroDivisionError",
     ]
 )
+"""Exceptions of Python that are structs of their own in Elixir (interop 4.7)."""
 
 
 class ForwardingFailed(Exception):  # noqa: N818 - an answer, not a defect
@@ -187,7 +188,7 @@ def _struct(failure: Mapping[str, Any]) -> str:
     if "type" not in failure:
         return str(failure["message"])
     kind = str(failure["type"])
-    name = kind if kind in _OWN_STRUCTS else "PythonException"
+    name = kind if kind in OWN_STRUCTS else "PythonException"
     fields = {
         "message": failure["message"],
         "context": failure.get("context", {}),

@@ -29,6 +29,9 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     # The peer is on this machine, whatever proxy the environment names.
     ("grpc.enable_http_proxy", 0),
+    # By itself gRPC lets up to two minutes pass before it tries again to connect.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
 )
 
 SERVER_OPTIONS: Final = (

@@ -7,11 +7,14 @@ host's exception structs keep ``context`` and drop keys that they do not know.
 
 from __future__ import annotations
 
+import math
 import uuid
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Final, get_args
 
 from snakepit_worker.errors import Category, Code, ElixirToolError, Violation, WorkerError
+from snakepit_worker.wire.exceptions import links, notes_of, text_of
 from snakepit_worker.wire.json_text import dumps
 from snakepit_worker.wire.numeric import with_remark
 from snakepit_worker.wire.redaction import redact, redact_value
@@ -22,15 +25,17 @@ if TYPE_CHECKING:
 
     from snakepit_worker.wire.tracebacks import Frames
 
-__all__ = ["CallSite", "Failure", "describe"]
+__all__ = ["MOST_CAUSES", "MOST_VIOLATIONS", "CallSite", "Failure", "describe"]
 
-_MESSAGE_LIMIT: Final = 16_384
+MOST_VIOLATIONS: Final = 50
+MOST_CAUSES: Final = 5
+
 _NAME_LIMIT: Final = 512
-_VIOLATIONS: Final = 50
 _ID_LIMIT: Final = 128
 _LINE_LIMIT: Final = 4_096
-_CAUSES: Final = 5
-_NOTES: Final = 10
+_LONGEST_WAIT: Final = 86_400.0
+"""Seconds of a retry delay; who asks for more than a day will not be waited for."""
+_CODES: Final = frozenset(get_args(Code))
 _CALL_SITE_KEYS: Final = ("library", "python_module", "function", "call_type", "payload_version")
 
 
@@ -59,7 +64,7 @@ class CallSite:
         for key in _CALL_SITE_KEYS:
             value = self.arguments.get(key)
             if isinstance(value, str):
-                context[key] = value[:_NAME_LIMIT]
+                context[key] = redact(value, _NAME_LIMIT)
             elif isinstance(value, int):
                 context[key] = value
         return context
@@ -131,16 +136,13 @@ class Failure:
             facts["retry_after_ms"] = round(self.retry_after * 1000)
         if self.violations:
             facts["violations"] = [
-                {
-                    "field": violation.field[:_NAME_LIMIT],
-                    "description": redact(violation.description[:_LINE_LIMIT]),
-                }
-                for violation in self.violations[:_VIOLATIONS]
+                {"field": violation.field, "description": violation.description}
+                for violation in self.violations
             ]
         if self.details:
-            facts["details"] = redact_value(self.details)
+            facts["details"] = self.details
         if self.help:
-            facts["help"] = redact(self.help[:_LINE_LIMIT])
+            facts["help"] = self.help
         if self.cause:
             facts["cause"] = self.cause
         if self.notes:
@@ -165,68 +167,76 @@ def describe(
         frames: Which frames of the traceback the caller sees.
         package: Folder of the adapter, whose frames are its own.
     """
+    try:
+        return _describe(error, site, classification, frames, package)
+    except BaseException:  # noqa: BLE001 - what is raised is anybody's code, down to its attributes
+        name = type(error).__name__
+        unreadable = WorkerError(f"<{name} that cannot be read>")
+        return replace(_describe(unreadable, site), type=name, classified=False)
+
+
+def _describe(
+    error: BaseException,
+    site: CallSite,
+    classification: WorkerError | None = None,
+    frames: Frames = "full",
+    package: str | None = None,
+) -> Failure:
     known = error if isinstance(error, WorkerError) else classification
     facts = known or WorkerError("")
     return Failure(
         type=error.elixir_name if isinstance(error, WorkerError) else type(error).__name__,
-        message=_message(facts) or with_remark(_message(error)),
-        code=facts.code,
+        message=text_of(facts) or with_remark(text_of(error)),
+        code=facts.code if facts.code in _CODES else "INTERNAL",
         category=facts.category,
         retryable=facts.retryable,
         stacktrace=traceback_lines(error, frames, package),
         site=site,
-        retry_after=facts.retry_after,
-        violations=facts.violations,
-        details=facts.details,
-        help=facts.help,
+        retry_after=_seconds(facts.retry_after),
+        violations=_violations(facts),
+        details=_details(facts),
+        help=redact(facts.help, _LINE_LIMIT) if facts.help else None,
         cause=_causes(error),
-        notes=_notes(error),
+        notes=notes_of(error),
         error_id=uuid.uuid4().hex,
         classified=known is not None,
     )
 
 
-def _message(error: BaseException) -> str:
-    """The text without secrets, which go before it is cut: half of one is still one."""
-    return redact(_text(error)[: 2 * _MESSAGE_LIMIT])[:_MESSAGE_LIMIT]
+def _violations(facts: WorkerError) -> tuple[Violation, ...]:
+    return tuple(
+        Violation(redact(violation.field, _NAME_LIMIT), redact(violation.description, _LINE_LIMIT))
+        for violation in facts.violations[:MOST_VIOLATIONS]
+    )
 
 
-def _text(error: BaseException) -> str:
+def _details(facts: WorkerError) -> Mapping[str, object]:
     try:
-        return str(error)
-    except BaseException:  # noqa: BLE001 - an exception without a readable text is still a failure
-        return f"<{type(error).__name__} whose text cannot be read>"
+        details = redact_value(facts.details)
+    except BaseException:  # noqa: BLE001 - they may hold anything, and are worth less than the rest
+        return {}
+    return details if isinstance(details, dict) else {}
+
+
+def _seconds(given: object) -> float | None:
+    """A wait that can be sent: providers announce whatever they like."""
+    if not isinstance(given, int | float) or not math.isfinite(given):
+        return None
+    return min(max(given, 0.0), _LONGEST_WAIT)
 
 
 def _causes(error: BaseException) -> tuple[Mapping[str, str], ...]:
-    causes: list[Mapping[str, str]] = []
+    causes = [_cause(link) for link in islice(links(error), 1, 1 + MOST_CAUSES)]
     if isinstance(error, ElixirToolError):  # what the other side said is the first cause
-        causes.append({"type": "Elixir", "message": redact(error.reason), "tool": error.tool})
-    seen = {id(error)}
-    current = error
-    while len(causes) < _CAUSES:
-        following = current.__cause__ or (
-            None if current.__suppress_context__ else current.__context__
-        )
-        if following is None or id(following) in seen:
-            break
-        seen.add(id(following))
-        causes.append(_cause(following))
-        current = following
+        said = {"type": "Elixir", "message": redact(error.reason, _LINE_LIMIT), "tool": error.tool}
+        causes = [said, *causes][:MOST_CAUSES]
     return tuple(causes)
 
 
 def _cause(error: BaseException) -> Mapping[str, str]:
-    cause = {"type": type(error).__name__, "message": _message(error)}
+    cause = {"type": type(error).__name__, "message": text_of(error)}
     if isinstance(error, WorkerError):
         cause |= {"code": error.code, "category": error.category}
     if isinstance(error, ElixirToolError):
-        cause |= {"tool": error.tool, "reason": redact(error.reason)}
+        cause |= {"tool": error.tool, "reason": redact(error.reason, _LINE_LIMIT)}
     return cause
-
-
-def _notes(error: BaseException) -> tuple[str, ...]:
-    notes = getattr(error, "__notes__", ())
-    if not isinstance(notes, list):  # it is anybody's to set
-        return ()
-    return tuple(redact(note[:_LINE_LIMIT]) for note in notes[:_NOTES] if isinstance(note, str))

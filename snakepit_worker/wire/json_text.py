@@ -45,4 +45,4 @@ def valid_text(value: object) -> str:
         text = str(value)
     except BaseException:  # noqa: BLE001 - str() of a foreign object may do anything
         text = f"<{type(value).__name__}>"
-    return text.encode("utf-8", "replace").decode()
+    return str.encode(text, "utf-8", "replace").decode()  # it may be of a class of its own

@@ -29,14 +29,16 @@ _SHAPE_TEXTS: Final = tuple(
         r"size of tensor a \((?P<e>\d+)\) must match the size of tensor b \((?P<g>\d+)\)",
         r"shape '\[(?P<e>[\d, -]*)\]' is invalid for input of size (?P<g>\d+)",
         r"Expected size (?P<e>\d+) but got size (?P<g>\d+) for tensor number",
-        r"to be equal size, but got \[(?P<e>[\d, ]*)\] at entry 0 and \[(?P<g>[\d, ]*)\]",
+        r"to be equal size, but got \[(?P<g>[\d, ]*)\] at entry 0 and \[(?P<e>[\d, ]*)\]",
         r"\(\[(?P<g>[\d, ]*)\]\) from checkpoint, the shape in .{0,50}\(\[(?P<e>[\d, ]*)\]\)",
         r"expected input\[[\d, ]*\] to have (?P<e>\d+) channels, but got (?P<g>\d+) channels",
         r"Expected input batch_size \((?P<g>\d+)\) to match target batch_size \((?P<e>\d+)\)",
     )
 )
 _MEMORY_TEXTS: Final = (
-    re.compile(r"Unable to allocate (?P<number>[\d.]+) (?P<unit>[KMGTPE]?i?[Bb]ytes|[KMGTPE]iB)"),
+    re.compile(
+        r"Unable to allocate (?P<number>\d+\.?\d*) (?P<unit>[KMGTPE]?i?[Bb]ytes|[KMGTPE]iB)"
+    ),
     re.compile(r"you tried to allocate (?P<number>\d+) (?P<unit>bytes)"),
 )
 _GIB_PER: Final = {

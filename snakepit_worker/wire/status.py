@@ -16,25 +16,49 @@ from google.rpc import error_details_pb2 as rpc
 from google.rpc.status_pb2 import Status as RpcStatus
 
 from snakepit_worker.wire.json_text import dumps, valid_text
+from snakepit_worker.wire.redaction import redact
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from snakepit_worker.wire.failures import Failure
 
-__all__ = ["DETAILS_TRAILER", "STATUS_LIMIT", "STATUS_MESSAGE_LIMIT", "Status", "as_status"]
+__all__ = [
+    "CUTTING_ORDER",
+    "DETAILS_TRAILER",
+    "STATUS_LIMIT",
+    "STATUS_MESSAGE_LIMIT",
+    "Status",
+    "as_status",
+]
 
 DETAILS_TRAILER: Final = "grpc-status-details-bin"
 STATUS_LIMIT: Final = 8_192
 """Bytes of message and details together: gRPC-core peers drop a status beyond (interop 4.7)."""
 STATUS_MESSAGE_LIMIT: Final = 4_096
 """Bytes of the message after percent-encoding."""
+CUTTING_ORDER: Final = (
+    "stacktrace",
+    "cause",
+    "details",
+    "notes",
+    "help",
+    "violations",
+    "context",
+)
+"""Keys that a message loses until it fits, the first one first."""
 
 _ROOM: Final = 512
 """Bytes kept for the names of the trailers and for others beside these two."""
 _DOMAIN: Final = "snakepit-worker"
+_UNCHANGED: Final = bytes(set(range(0x20, 0x7F)) - {ord("%")})
+"""Characters that the encoding of a message leaves as they are."""
 _REASON_LIMIT: Final = 63
 _TEXT_LIMIT: Final = 1_024
+_NAME_LIMIT: Final = 256
+"""Bytes of texts within the details, so that `ErrorInfo` fits whatever it says."""
+_LAST_RESORT: Final = 100
+"""Characters of a class name and an id beside a message that has been cut."""
 _FRAMES: Final = 30
 _RESOURCES: Final = ("tool", "handle", "session_id", "adapter")
 """Details that name what was not found."""
@@ -74,8 +98,7 @@ def as_status(failure: Failure, *, compatible: bool = False) -> Status:
 def _message(failure: Failure) -> str:
     """The failure's object as far as it fits.
 
-    What does not fit goes in a fixed order: traceback, causes, details, notes, help, violations,
-    context, and at last the end of the text.
+    What does not fit goes in the fixed order, and at last the end of the text.
     """
     whole = {
         "type": failure.type,
@@ -84,16 +107,19 @@ def _message(failure: Failure) -> str:
         "stacktrace": failure.stacktrace,
         **failure.facts(),
     }
-    drops = ("stacktrace", "cause", "details", "notes", "help", "violations", "context")
-    for drop in (None, *drops):
+    for drop in (None, *CUTTING_ORDER):
         whole.pop(drop or "", None)
         text = dumps(whole)
         if _encoded_length(text) <= STATUS_MESSAGE_LIMIT:
             return text
     message = failure.message
+    ids = {
+        "type": failure.type[:_LAST_RESORT],
+        "correlation_id": failure.site.correlation_id[:_LAST_RESORT],
+    }
     while True:
         message = message[: len(message) // 2]
-        text = dumps({**whole, "type": failure.type[:200], "message": f"{message}…"})
+        text = dumps({**whole, **ids, "message": f"{message}…"})
         if _encoded_length(text) <= STATUS_MESSAGE_LIMIT or not message:
             return text
 
@@ -103,7 +129,7 @@ def _details(failure: Failure, code: grpc.StatusCode, room: int) -> bytes:
     parts = [_error_info(failure), *_retry_info(failure), *_bad_request(failure)]
     parts += [*_resource_info(failure), *_debug_info(failure)]  # last of all, so first to go
     while True:
-        status = RpcStatus(code=code.value[0], message=valid_text(failure.message[:_TEXT_LIMIT]))
+        status = RpcStatus(code=code.value[0], message=_cut(failure.message, _TEXT_LIMIT))
         for part in parts:
             status.details.add().Pack(part)
         encoded: bytes = status.SerializeToString()
@@ -117,17 +143,13 @@ def _details(failure: Failure, code: grpc.StatusCode, room: int) -> bytes:
 def _error_info(failure: Failure) -> Message:
     reason = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", "_", failure.type).upper()
     metadata = {
-        "type": failure.type[:_TEXT_LIMIT],
+        "type": _cut(failure.type, _NAME_LIMIT),
         "category": failure.category,
         "retryable": "true" if failure.retryable else "false",
         "error_id": failure.error_id,
-        "correlation_id": failure.site.correlation_id[:_TEXT_LIMIT],
+        "correlation_id": _cut(failure.site.correlation_id, _NAME_LIMIT),
     }
-    info: Message = rpc.ErrorInfo(
-        reason=valid_text(reason[:_REASON_LIMIT]),
-        domain=_DOMAIN,
-        metadata={key: valid_text(value) for key, value in metadata.items()},
-    )
+    info: Message = rpc.ErrorInfo(reason=reason[:_REASON_LIMIT], domain=_DOMAIN, metadata=metadata)
     return info
 
 
@@ -156,7 +178,10 @@ def _resource_info(failure: Failure) -> _Details:
         return []
     named = [(kind, failure.details[kind]) for kind in _RESOURCES if kind in failure.details]
     return [
-        rpc.ResourceInfo(resource_type=kind, resource_name=valid_text(str(name)[:_TEXT_LIMIT]))
+        rpc.ResourceInfo(
+            resource_type=kind,
+            resource_name=_cut(redact(valid_text(name), _TEXT_LIMIT), _NAME_LIMIT),
+        )
         for kind, name in named[:1]
     ]
 
@@ -168,7 +193,12 @@ def _debug_info(failure: Failure) -> _Details:
     return [rpc.DebugInfo(stack_entries=entries)]
 
 
+def _cut(text: str, size: int) -> str:
+    """As much of the text as so many bytes hold."""
+    return valid_text(text[:size]).encode()[:size].decode("utf-8", "ignore")
+
+
 def _encoded_length(text: str) -> int:
-    """Length after the percent-encoding of gRPC status messages."""
+    """Bytes after the percent-encoding of gRPC status messages, which makes three of most."""
     data = text.encode()
-    return sum(1 if 0x20 <= byte <= 0x7E and byte != 0x25 else 3 for byte in data)  # noqa: PLR2004
+    return len(data) + 2 * len(data.translate(None, _UNCHANGED))

@@ -104,7 +104,7 @@ class Values:
             plain = self._plain(value, 0)
             text = json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
             return text.encode()
-        except (ValueError, RecursionError) as error:
+        except Exception as error:  # noqa: BLE001 - keys and values have methods of their own
             reason = str(error) or type(error).__name__
             raise SerializationError(f"the result cannot be encoded as JSON: {reason}") from None
 

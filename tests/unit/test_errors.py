@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
+from pathlib import Path
 
 import grpc
 import pytest
@@ -19,6 +20,7 @@ from snakepit_worker.errors import (
     Violation,
     WorkerError,
 )
+from snakepit_worker.testing.host_forwarding import OWN_STRUCTS
 
 CLASSES = {
     name: found
@@ -27,22 +29,30 @@ CLASSES = {
 }
 
 
+PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
+
+
 def documented() -> dict[str, list[str]]:
-    """The rows of the module's table."""
-    body = (errors.__doc__ or "").split("\n===")[2]
-    rows = [line.split() for line in body.splitlines()[1:] if line.strip("= ")]
-    return {row[0]: row[1:] for row in rows}
+    """The rows of the page's table of classes."""
+    text = PAGE.read_text(encoding="utf-8")
+    table = text.partition("<!-- generated: classes -->\n")[2].partition("<!-- end -->")[0]
+    rows = [[cell.strip(" ·`") for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    return {row[0]: row[1:] for row in rows[2:]}
 
 
-def test_the_table_lists_every_class() -> None:
+def test_the_page_lists_every_class() -> None:
     assert set(documented()) == set(CLASSES)
 
 
 @pytest.mark.parametrize("name", sorted(CLASSES))
-def test_the_table_is_true(name: str) -> None:
+def test_the_page_is_true(name: str) -> None:
     error = CLASSES[name]
+    said, *facts, struct = documented()[name]
+    assert said in (error.__doc__ or "")
     retryable = "yes" if error.retryable else "no"
-    assert documented()[name] == [error.code, error.category, retryable, error.elixir_name]
+    assert facts == [error.code, error.category, retryable, error.elixir_name]
+    assert struct in {error.elixir_name, "PythonException"}
+    assert (struct == error.elixir_name) == (error.elixir_name in OWN_STRUCTS)
 
 
 @pytest.mark.parametrize("name", sorted(CLASSES))

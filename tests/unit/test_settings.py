@@ -21,6 +21,8 @@ def samples(row: Option) -> tuple[tuple[str, Any], tuple[str, Any]]:
     """Two values that are not the default, as text and as the setting."""
     if row.name == "values":
         return ("compatible", "compatible"), ("exact", "exact")
+    if row.name == "tracebacks":
+        return ("own", "own"), ("none", "none")
     if isinstance(row.default, tuple):
         return ("a.b, c", ("a.b", "c")), ("d", ("d",))
     if isinstance(row.default, int) or row.name == "max_workers":
@@ -41,6 +43,7 @@ def heartbeat(config: object, *argv: str) -> dict[str, object]:
     return {k: v for k, v in values.items() if v != getattr(usual, f"heartbeat_{k}")}
 
 
+@pytest.mark.conforms(83)
 def test_without_flags_and_environment_the_defaults_count() -> None:
     assert parse([], {}) == Settings()
     usual = Settings()
@@ -119,6 +122,8 @@ def test_switches(argv: list[str], field: str, value: bool) -> None:  # noqa: FB
         ("SNAKEPIT_TOLIST_MAX_ELEMENTS", "-1", "tolist_max_elements", 0),
         ("SNAKEPIT_WORKER_MAX_WORKERS", "0", "threads", 10),
         ("SNAKEPIT_WORKER_MAX_WORKERS", "32", "threads", 32),
+        ("SNAKEPIT_WORKER_TRACEBACKS", "own", "tracebacks", "own"),
+        ("SNAKEPIT_WORKER_TRACEBACKS", "some", "tracebacks", "full"),
     ],
 )  # fmt: skip
 def test_the_environment_never_stops_a_worker(
@@ -146,6 +151,7 @@ def test_what_is_ignored_is_said() -> None:
         ["--port", "-1"],
         ["--port", "65536"],
         ["--values", "Exact!"],
+        ["--tracebacks", "some"],
         ["--heartbeat-interval-ms", "0"],
         ["--grace-ms", "-1"],
         ["--health-check=maybe"],
@@ -172,12 +178,14 @@ JUNK = st.lists(
 )
 
 
+@pytest.mark.conforms(1)
 @given(JUNK, JUNK)
 def test_unknown_arguments_change_nothing(before: list[str], after: list[str]) -> None:
     argv = [*before, "--adapter", "dspy", "--max-workers", "4", *after, "--port", "0", *before]
     assert parse(argv, {}) == Settings(adapters=("dspy",), max_workers=4)
 
 
+@pytest.mark.conforms(83)
 @pytest.mark.parametrize(
     ("config", "changed"),
     [
@@ -209,6 +217,7 @@ def test_the_host_s_heartbeat_object(config: object, changed: dict[str, object])
     assert heartbeat(config) == changed
 
 
+@pytest.mark.conforms(83)
 def test_the_heartbeat_object_beats_the_flags() -> None:
     flags = ("--heartbeat-interval-ms", "11", "--heartbeat-timeout-ms", "12")
     assert heartbeat({"interval_ms": 21}, *flags) == {"interval_ms": 21, "timeout_ms": 12}
@@ -217,6 +226,7 @@ def test_the_heartbeat_object_beats_the_flags() -> None:
     assert heartbeat("broken", "--heartbeat-independent") == {"dependent": False}
 
 
+@pytest.mark.conforms(72)
 @pytest.mark.parametrize(
     ("ready_file", "worker_id"),
     [
