@@ -89,13 +89,17 @@ stubs-check: $(STUBS_INSTALLED) ## check that the gRPC stubs are what proto/ giv
 	@$(STUBS_VENV)/bin/python scripts/generate_stubs.py --check
 
 .PHONY: docs
-docs: install ## write docs/settings.md from the settings table
+docs: install ## write the generated parts of docs/
 	@$(BIN)/python scripts/generate_settings_doc.py
+	@$(BIN)/python scripts/generate_errors_doc.py
+	@$(BIN)/python scripts/generate_conformance_doc.py
 
 .PHONY: docs-check
-docs-check: install ## check that docs/settings.md is what the settings table gives
-	@echo "docs: compare with the settings table"
+docs-check: install ## check that `make docs` would change nothing
+	@echo "docs: compare with what the code gives"
 	@$(BIN)/python scripts/generate_settings_doc.py --check
+	@$(BIN)/python scripts/generate_errors_doc.py --check
+	@$(BIN)/python scripts/generate_conformance_doc.py --check
 
 .PHONY: test-versions
 test-versions: install ## run the tests on the other Pythons found on PATH (TEST_VERSIONS)

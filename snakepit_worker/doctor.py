@@ -80,7 +80,7 @@ def check_adapters(settings: Settings) -> Iterator[Check]:
         yield Check("adapters", passed=True, text="none asked for; built-in tools are served")
     for name in settings.adapters:
         yield _check(
-            f"adapter {name}", partial(_adapter, name, thread_safe=settings.max_workers is not None)
+            f"adapter {name}", partial(_adapter, name, thread_safe=settings.max_workers > 0)
         )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any, NoReturn
 
 from hypothesis import HealthCheck, settings
 
@@ -32,3 +34,14 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def strict_json(text: str | bytes) -> Any:
+    """The value of JSON as every parser takes it: valid UTF-8, and no bare NaN."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "strict")
+    return json.loads(text, parse_constant=_refuse_constant)
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not JSON")

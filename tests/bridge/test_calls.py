@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -99,6 +100,11 @@ class Shop(Adapter):
     @tool
     async def fail_async(self, how: str) -> NoReturn:
         raise ERRORS[how]
+
+    @tool
+    def fail_late(self, seconds: float) -> NoReturn:
+        time.sleep(seconds)
+        raise ValueError("late")
 
     @tool
     def stop_iteration(self) -> NoReturn:
@@ -240,6 +246,7 @@ def test_tools_of_several_adapters_answer_side_by_side(connection: Connection) -
     assert {tool["name"].partition(".")[0] for tool in connection.call("worker.tools")} == {
         "shop",
         "facts",
+        "job",
         "session",
         "worker",
     }
@@ -279,7 +286,7 @@ def test_everything_wrong_about_the_arguments_is_told_at_once(connection: Connec
         assert field in failure["message"]
 
 
-@pytest.mark.parametrize("name", ["shop.ordr", "order", "shop", "", "Shop.order", "job.status"])
+@pytest.mark.parametrize("name", ["shop.ordr", "order", "shop", "", "Shop.order", "job.wait"])
 def test_an_unknown_tool_is_a_failure(connection: Connection, name: str) -> None:
     failure = failure_of(connection, name)
     assert (failure["type"], failure["code"]) == ("KeyError", "NOT_FOUND")
@@ -291,6 +298,7 @@ def test_a_near_miss_is_told_its_neighbour(connection: Connection) -> None:
     assert failure_of(connection, "shop.ordr")["details"]["near"][0] == "shop.order"
 
 
+@pytest.mark.conforms(58)
 def test_a_tool_that_streams_cannot_be_called_for_one_value(serve: Served) -> None:
     class Streams(Adapter):
         name = "streams"
@@ -304,6 +312,7 @@ def test_a_tool_that_streams_cannot_be_called_for_one_value(serve: Served) -> No
     assert "call it as a streaming tool" in failure["message"]
 
 
+@pytest.mark.conforms(58)
 @pytest.mark.parametrize("name", ["shop.generator", "shop.generator_async"])
 def test_a_generator_is_no_result_of_a_unary_call(connection: Connection, name: str) -> None:
     """A marker in its place would look like a success."""
@@ -366,6 +375,7 @@ def test_a_call_without_any_session_has_one_of_its_own(connection: Connection) -
     assert connection.call("worker.stats")["sessions"] == 1  # of the asking call itself
 
 
+@pytest.mark.conforms(32)
 @pytest.mark.parametrize(
     ("name", "thread"),
     [
@@ -394,6 +404,7 @@ def test_the_call_is_known_wherever_the_tool_runs(
     }
 
 
+@pytest.mark.conforms(32)
 def test_the_call_is_known_nowhere_else(connection: Connection, serve: Served) -> None:
     connection.call("facts.sync")
     connection.call("facts.on_loop")
@@ -497,6 +508,7 @@ def test_concurrent_calls_keep_their_ids_apart(serve: Served, gate: Gate) -> Non
 # --- Failures -------------------------------------------------------------------------------------
 
 
+@pytest.mark.conforms(54, 55, 56, 57, "D19")
 @pytest.mark.parametrize("name", ["shop.fail", "shop.fail_async"])
 @pytest.mark.parametrize(
     ("how", "message"),
@@ -537,6 +549,7 @@ def test_generator_exit_is_a_failure_too(connection: Connection, name: str) -> N
     assert json.loads(response.error_message)["type"] == "GeneratorExit"
 
 
+@pytest.mark.conforms(56, "D18")
 @pytest.mark.parametrize("name", ["shop.stop_iteration", "shop.stop_iteration_async"])
 def test_stop_iteration_is_a_failure(connection: Connection, name: str) -> None:
     failure = failure_of(connection, name)
@@ -637,6 +650,14 @@ def test_calls_are_counted_and_timed(connection: Connection) -> None:
     after = connection.call("worker.stats")["calls"]
     assert after["failed"] - before["failed"] == 2
     assert after["served"] - before["served"] == 4
+
+
+@pytest.mark.conforms("D52")
+def test_a_failure_says_how_long_it_took(connection: Connection) -> None:
+    request = connection.request("shop.fail_late", {"seconds": 0.02})
+    response = connection.stub.ExecuteTool(request, timeout=20)
+    assert not response.success
+    assert response.execution_time_ms >= 20
 
 
 def test_a_request_with_nothing_in_it_is_a_failure(connection: Connection) -> None:

@@ -160,6 +160,7 @@ def abandon(serve: Served, slow: Slow, name: str, ending: str) -> None:
         connection.close()
 
 
+@pytest.mark.conforms(67, "D16")
 @ENDINGS
 @SEEN
 def test_a_tool_learns_that_nobody_waits_any_more(
@@ -185,6 +186,7 @@ def test_a_checkpoint_ends_a_synchronous_tool(serve: Served, slow: Slow, ending:
     assert connection.call("slow.quick")
 
 
+@pytest.mark.conforms(67)
 @ENDINGS
 def test_a_tool_that_does_not_look_runs_on_and_its_thread_is_free_afterwards(
     serve: Served, slow: Slow, ending: str
@@ -227,6 +229,7 @@ def test_a_call_that_is_abandoned_before_it_got_a_thread_never_runs(
     assert slow.seen == ["ended", "quick last"]
 
 
+@pytest.mark.conforms("D51")
 def test_a_tool_sees_how_much_time_is_left(serve: Served, gate: Gate) -> None:
     class Timed(Adapter):
         name = "timed"

@@ -71,6 +71,7 @@ def heart_beats(connection: Connection) -> bool:
 # --- One request ----------------------------------------------------------------------------------
 
 
+@pytest.mark.conforms(52, "D27")
 @both
 def test_each_request_has_its_own_instance(
     start: Callable[..., Connection], log: foreign.Log, kind: str
@@ -82,6 +83,7 @@ def test_each_request_has_its_own_instance(
     assert log.instances() == set(numbers)
 
 
+@pytest.mark.conforms(50, 94)
 @both
 def test_arguments_come_as_they_were_sent(start: Callable[..., Connection], kind: str) -> None:
     connection = start(kind)
@@ -94,12 +96,14 @@ def test_arguments_come_as_they_were_sent(start: Callable[..., Connection], kind
     assert seen["metadata"] == dict(request.metadata)
 
 
+@pytest.mark.conforms(93, 94)
 def test_the_context_may_have_no_setter(start: Callable[..., Connection]) -> None:
     connection = start("Bare")
     answer = connection.call("any.name at all", {"a": 1})
     assert answer == ["any.name at all", {"a": 1}, connection.session_id]
 
 
+@pytest.mark.conforms(51, 52)
 @both
 @pytest.mark.parametrize("tool", ["number_of", "awaited"])
 def test_a_result_is_what_it_is_or_awaited(
@@ -109,6 +113,30 @@ def test_a_result_is_what_it_is_or_awaited(
     assert log.steps() == [*BEGIN, tool, "cleanup"]
 
 
+@pytest.mark.conforms(51)
+def test_tools_are_called_by_keyword(start: Callable[..., Connection], log: foreign.Log) -> None:
+    assert start("Keywords").call("number_of") in log.instances()
+
+
+@pytest.mark.conforms(58)
+def test_a_generator_is_no_result_of_a_unary_call(
+    start: Callable[..., Connection], log: foreign.Log
+) -> None:
+    assert failure(start("Plain"), "count_and_fail")["code"] == "FAILED_PRECONDITION"
+    assert log.steps() == [*BEGIN, "count_and_fail", "cleanup"]
+
+
+@pytest.mark.conforms("D26")
+def test_all_steps_run_on_the_main_thread_where_the_environment_says_so(
+    start: Callable[..., Connection], log: foreign.Log
+) -> None:
+    connection = start("Plain", thread_sensitive=("lib",))
+    assert connection.call("number_of", {"library": "lib"}) in log.instances()
+    assert log.steps() == [*BEGIN, "number_of", "cleanup"]
+    assert log.threads() == {"main-thread"}
+
+
+@pytest.mark.conforms("D25", "D26")
 def test_one_thread_serves_a_request_and_those_that_follow(
     start: Callable[..., Connection], log: foreign.Log
 ) -> None:
@@ -135,12 +163,26 @@ def test_a_value_is_served_as_a_stream_too(start: Callable[..., Connection], val
 # --- Cleaned up once ------------------------------------------------------------------------------
 
 
+@pytest.mark.conforms(52)
 @both
 def test_cleaned_up_after_an_error(
     start: Callable[..., Connection], log: foreign.Log, kind: str
 ) -> None:
     assert failure(start(kind), "fail")["type"] == "ValueError"
     assert log.steps() == [*BEGIN, "fail", "cleanup"]
+
+
+@pytest.mark.conforms(55, "D48")
+def test_an_argument_that_is_no_json_does_not_spoil_the_error(
+    start: Callable[..., Connection],
+) -> None:
+    connection = start("Plain")
+    with pytest.raises(ToolFailure) as caught:
+        connection.call("fail", {"function": "inv"}, binary={"library": b"\xff\x00"})
+    failure = caught.value.failure
+    assert (failure["type"], failure["message"]) == ("ValueError", "no")
+    assert failure["context"]["function"] == "inv"
+    assert "library" not in failure["context"]
 
 
 def test_cleaned_up_after_a_failed_initialize(
@@ -160,6 +202,7 @@ def test_a_failed_cleanup_spoils_no_reply(
     assert log.steps().count("cleanup") == 2
 
 
+@pytest.mark.conforms(52, "D16")
 def test_a_tool_that_runs_on_is_cleaned_up_when_it_ends(
     start: Callable[..., Connection], log: foreign.Log
 ) -> None:
@@ -175,6 +218,7 @@ def test_a_tool_that_runs_on_is_cleaned_up_when_it_ends(
     assert log.steps() == [*BEGIN, "wait", "waiting", "waited", "cleanup"]
 
 
+@pytest.mark.conforms(52, 67)
 @both
 def test_a_deadline_cancels_a_coroutine_and_cleans_up(
     start: Callable[..., Connection], log: foreign.Log, kind: str
@@ -189,6 +233,7 @@ def test_a_deadline_cancels_a_coroutine_and_cleans_up(
     assert log.steps().count("cleanup") == 2
 
 
+@pytest.mark.conforms(52, 59)
 @both
 @pytest.mark.parametrize("tool", ["count", "count_async"])
 def test_a_stream_is_cleaned_up(
@@ -201,6 +246,7 @@ def test_a_stream_is_cleaned_up(
     assert steps == [*BEGIN, tool, "closed", "cleanup"]
 
 
+@pytest.mark.conforms(52, "D12")
 @both
 def test_a_failed_stream_is_cleaned_up(
     start: Callable[..., Connection], log: foreign.Log, kind: str
@@ -211,6 +257,7 @@ def test_a_failed_stream_is_cleaned_up(
     assert log.steps() == [*BEGIN, "count_and_fail", "cleanup"]
 
 
+@pytest.mark.conforms(52, 66, "D10", "D11")
 @both
 @pytest.mark.parametrize("tool", ["endless", "endless_async"])
 def test_an_abandoned_stream_is_closed_and_cleaned_up(
@@ -229,6 +276,7 @@ def test_an_abandoned_stream_is_closed_and_cleaned_up(
 # --- What does not end or delay the worker --------------------------------------------------------
 
 
+@pytest.mark.conforms(56, "D18", "D19")
 @both
 @pytest.mark.parametrize(
     ("tool", "kind_of_error"),
@@ -245,6 +293,7 @@ def test_no_tool_ends_the_worker(kind: str, tool: str, kind_of_error: str) -> No
         assert worker.process.poll() is None
 
 
+@pytest.mark.conforms(84, 97, "D25")
 @pytest.mark.parametrize("step", ["build", "context", "initialize", "cleanup", "number_of"])
 @both
 def test_no_step_that_blocks_delays_a_heartbeat(
@@ -276,6 +325,7 @@ def test_a_coroutine_that_blocks_delays_no_heartbeat(
 # --- Which classes --------------------------------------------------------------------------------
 
 
+@pytest.mark.conforms(75, "D42")
 def test_decorated_methods_are_tools(start: Callable[..., Connection]) -> None:
     connection = start("Decorated")
     assert connection.call("add", {"a": 2}) == 3
@@ -284,10 +334,12 @@ def test_decorated_methods_are_tools(start: Callable[..., Connection]) -> None:
         assert "has no tool" in failure(connection, name)["message"]
 
 
+@pytest.mark.conforms(75, "D42")
 def test_decorated_methods_are_called_through_call_tool(start: Callable[..., Connection]) -> None:
     assert start("Calling").call("add", {"a": 2}) == ["add", {"a": 2}]
 
 
+@pytest.mark.conforms(71)
 def test_concurrent_calls_need_a_class_that_allows_them() -> None:
     adapters = [f"{MODULE}.Plain"]
     worker = launch.spawn(adapters=adapters, arguments=["--max-workers", "4"])
@@ -300,6 +352,7 @@ def test_concurrent_calls_need_a_class_that_allows_them() -> None:
         launch.start(adapters=adapters, arguments=["--max-workers", "4"])
 
 
+@pytest.mark.conforms(70, "D2")
 def test_a_class_that_allows_them_is_served_at_once(
     start: Callable[..., Connection], log: foreign.Log
 ) -> None:

@@ -9,8 +9,11 @@ import pytest
 
 from snakepit_worker import Adapter, CallContext, tool
 from snakepit_worker.testing import StandInHost
+from snakepit_worker.testing.host_sessions import SessionTable
+from snakepit_worker.wire.convention import CORRELATION_HEADER
 from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 from tests.bridge.conftest import LIMIT
+from tests.conftest import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +40,29 @@ class Keeper(Adapter):
         return 42
 
 
+class NotingHost(StandInHost):
+    """Notes what it is asked about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beaten: set[str] = set()
+        self.headers: dict[str, str | bytes] = {}
+        self.seconds = 0.0
+
+    def Heartbeat(
+        self, request: pb.HeartbeatRequest, context: grpc.ServicerContext
+    ) -> pb.HeartbeatResponse:
+        self.beaten.add(request.session_id)
+        return super().Heartbeat(request, context)
+
+    def InitializeSession(
+        self, request: pb.InitializeSessionRequest, context: grpc.ServicerContext
+    ) -> pb.InitializeSessionResponse:
+        self.headers = dict(context.invocation_metadata())
+        self.seconds = context.time_remaining()
+        return super().InitializeSession(request, context)
+
+
 @pytest.fixture
 def host() -> Iterator[StandInHost]:
     with StandInHost() as host:
@@ -54,12 +80,26 @@ def connection(serve: Served, host: StandInHost, keeper: Keeper) -> Connection:
     return serve(keeper, elixir_address=host.address, heartbeat_enabled=False)
 
 
+def beating(serve: Served, host: StandInHost, *adapters: Adapter) -> Connection:
+    """To a worker whose heartbeats a test can wait for, and whose host outlives it."""
+    serve.stack.enter_context(host)
+    connection = serve(*adapters, elixir_address=host.address, heartbeat_interval_ms=10)
+    connection.greet()
+    return connection
+
+
+def beats(host: StandInHost, count: int) -> None:
+    """Wait for so many heartbeats more, of which the first may have begun already."""
+    host.wait_for("Heartbeat", host.received["Heartbeat"] + 1 + count)
+
+
 def code_of(error: BaseException) -> grpc.StatusCode:
     assert isinstance(error, grpc.Call)
     code: grpc.StatusCode = error.code()
     return code
 
 
+@pytest.mark.conforms(76)
 def test_sessions_are_the_hosts(connection: Connection, host: StandInHost) -> None:
     stub = connection.stub
     request = pb.InitializeSessionRequest(session_id="mine", metadata={"a": "1"})
@@ -96,6 +136,7 @@ def test_the_hosts_refusals_come_as_they_are(connection: Connection) -> None:
     assert caught.value.details() == "Session not found: unheard"
 
 
+@pytest.mark.conforms(53, 76, "D1", "D3")
 def test_no_call_and_no_heartbeat_goes_to_the_host(
     connection: Connection, host: StandInHost
 ) -> None:
@@ -108,6 +149,7 @@ def test_no_call_and_no_heartbeat_goes_to_the_host(
     assert host.received == before
 
 
+@pytest.mark.conforms(82)
 def test_a_host_that_is_gone_is_no_reason_to_answer_late(
     connection: Connection, host: StandInHost, keeper: Keeper
 ) -> None:
@@ -125,3 +167,61 @@ def test_a_host_that_is_gone_is_no_reason_to_answer_late(
         connection.stub.CleanupSession(cleanup, timeout=LIMIT)
     assert code_of(caught.value) is grpc.StatusCode.UNAVAILABLE
     assert keeper.closed == 1, "what is ours is closed all the same"
+
+
+@pytest.mark.conforms("D4")
+def test_what_is_passed_on_has_a_deadline(serve: Served) -> None:
+    with NotingHost() as host:
+        connection = serve(elixir_address=host.address, heartbeat_enabled=False)
+        request = pb.InitializeSessionRequest(session_id="mine")
+        connection.stub.InitializeSession(request)
+        assert 0 < host.seconds < 10
+
+
+@pytest.mark.conforms("D47")
+def test_the_headers_of_a_request_stay_here(serve: Served) -> None:
+    with NotingHost() as host:
+        connection = serve(elixir_address=host.address, heartbeat_enabled=False)
+        headers = (("x-own", "1"), (CORRELATION_HEADER, "sp-1"))
+        request = pb.InitializeSessionRequest(session_id="mine")
+        connection.stub.InitializeSession(request, timeout=LIMIT, metadata=headers)
+        assert not {"x-own", CORRELATION_HEADER} & host.headers.keys()
+
+
+# --- Heartbeats of the worker ---------------------------------------------------------------------
+
+
+@pytest.mark.conforms(86, "D33")
+def test_only_the_session_of_the_worker_is_kept_alive(serve: Served, keeper: Keeper) -> None:
+    host = NotingHost()
+    connection = beating(serve, host, keeper)
+    for number in range(20):
+        request = pb.InitializeSessionRequest(session_id=f"made-{number}")
+        connection.stub.InitializeSession(request, timeout=LIMIT)
+        other = serve.connect(f"used-{number}")
+        assert other.call("keeper.answer", {"session_id": f"named-{number}"}) == 42
+    beats(host, 20)
+    assert host.beaten == {connection.session_id}
+
+
+@pytest.mark.conforms(76, 87)
+def test_the_session_of_the_worker_outlives_its_time(serve: Served) -> None:
+    clock = Clock(0.0)
+    host = StandInHost(SessionTable(clock=clock))
+    connection = beating(serve, host)
+    host.sessions.initialize("not kept", {})
+    for _ in range(3):
+        clock.now += 3_000.0
+        beats(host, 1)
+    assert set(host.sessions) == {connection.session_id}
+
+
+@pytest.mark.conforms("D34")
+def test_a_session_that_the_host_forgot_is_made_again(serve: Served) -> None:
+    host = StandInHost()
+    connection = beating(serve, host)
+    metadata = dict(host.sessions[connection.session_id])
+    host.sessions.delete(connection.session_id)
+    host.wait_for("InitializeSession", 2)
+    beats(host, 1)
+    assert dict(host.sessions[connection.session_id]) == metadata

@@ -143,6 +143,7 @@ def everything_answers(connection: Connection, *names: str) -> None:
         assert connection.call(name, timeout=ANSWER) == "quick"
 
 
+@pytest.mark.conforms(29, "D24")
 @pytest.mark.parametrize(
     "name", ["in_thread", "on_main_thread", "on_loop", "through_helper", "to_thread"]
 )
@@ -158,6 +159,7 @@ def test_tools_that_wait_hold_up_nobody(serve: Served, blocking: Blocking, name:
     assert [decode_response(call.result()) for call in calls] == ["done"] * 3
 
 
+@pytest.mark.conforms(29)
 def test_a_full_pool_holds_up_only_what_needs_a_thread(serve: Served, blocking: Blocking) -> None:
     connection = serve(blocking, max_workers=2)
     calls = [
@@ -175,6 +177,7 @@ def test_a_full_pool_holds_up_only_what_needs_a_thread(serve: Served, blocking: 
     assert [decode_response(call.result()) for call in calls] == ["done"] * 5
 
 
+@pytest.mark.conforms(70, "D2")
 def test_threads_run_side_by_side_up_to_their_number(serve: Served, blocking: Blocking) -> None:
     connection = serve(blocking, max_workers=16)
     calls = [

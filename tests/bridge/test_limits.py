@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from snakepit_worker.errors import StartError
 from snakepit_worker.runtime import Worker
 from snakepit_worker.settings import Settings
 from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
+from tests.bridge.conftest import LIMIT
 
 if TYPE_CHECKING:
     from snakepit_worker.testing import Connection
@@ -66,11 +68,13 @@ def code_of(error: BaseException | None) -> grpc.StatusCode:
     return code
 
 
+@pytest.mark.conforms(26)
 def test_the_largest_request_arrives(connection: Connection) -> None:
     response = connection.stub.ExecuteTool(fitting_request(connection, 0), timeout=50)
     assert response.success
 
 
+@pytest.mark.conforms(26)
 def test_a_larger_request_is_refused_and_the_next_one_served(serve: Served) -> None:
     connection = serve(Large())
     options = (("grpc.max_send_message_length", -1), ("grpc.enable_http_proxy", 0))
@@ -85,6 +89,7 @@ def test_a_larger_request_is_refused_and_the_next_one_served(serve: Served) -> N
     assert connection.call("large.size", binary={"data": b"x"}) == 1
 
 
+@pytest.mark.conforms(26)
 @pytest.mark.parametrize("name", ["make", "make_text"])
 def test_large_results_arrive_and_larger_ones_are_refused(
     connection: Connection, serve: Served, name: str
@@ -97,6 +102,7 @@ def test_large_results_arrive_and_larger_ones_are_refused(
     assert connection.call("large.make", {"size": 1}) == b"\x00"
 
 
+@pytest.mark.conforms(26)
 def test_the_same_for_chunks(connection: Connection, serve: Served) -> None:
     serve.expected_errors = ("ExecuteBatchError",)
     first, second, last = connection.stream("large.stream", {"size": MAX - 100}, timeout=50)
@@ -114,6 +120,7 @@ def test_the_same_for_chunks(connection: Connection, serve: Served) -> None:
     assert connection.call("large.make", {"size": 1}) == b"\x00"
 
 
+@pytest.mark.conforms(25, "D7")
 def test_it_listens_on_loopback_only(connection: Connection, serve: Served) -> None:
     port = int(serve.worker.address.rpartition(":")[2])
     listening = {
@@ -123,6 +130,22 @@ def test_it_listens_on_loopback_only(connection: Connection, serve: Served) -> N
     }
     assert listening == {"127.0.0.1"}
     assert connection.call("large.make", {"size": 1}) == b"\x00"
+
+
+@pytest.mark.conforms(25, "D7")
+def test_other_addresses_of_the_machine_refuse(connection: Connection, serve: Served) -> None:
+    del connection
+    port = int(serve.worker.address.rpartition(":")[2])
+    addresses = {"127.0.0.2"} | {
+        address.address
+        for interface in psutil.net_if_addrs().values()
+        for address in interface
+        if address.family == socket.AF_INET
+    }
+    for address in addresses - {"127.0.0.1"}:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((address, port), timeout=LIMIT)
+    socket.create_connection(("127.0.0.1", port), timeout=LIMIT).close()
 
 
 def test_a_port_is_taken_by_one_worker(connection: Connection, serve: Served) -> None:

@@ -117,6 +117,7 @@ def test_pings_are_answered(replayed: Replayed) -> None:
         assert abs(answer.server_time.seconds - time.time()) < 60
 
 
+@pytest.mark.conforms(76)
 def test_the_session_of_the_worker_reaches_the_host(replayed: Replayed) -> None:
     (record,) = (record for record in SAID if record.method == "InitializeSession")
     assert replayed.answers[record.line] == pb.InitializeSessionResponse(success=True)
@@ -129,6 +130,7 @@ def test_heartbeats_are_good(replayed: Replayed) -> None:
     assert all(replayed.answers[record.line].session_valid for record in beats)
 
 
+@pytest.mark.conforms(33, 78, "D28", "D29")
 def test_a_tool_calls_back_to_the_host(replayed: Replayed) -> None:
     record = CALLS[0]
     assert value(replayed.answers[record.line]) == {
@@ -158,6 +160,7 @@ def test_a_tool_calls_back_to_the_host(replayed: Replayed) -> None:
     assert replayed.host.correlation_ids == {called(record).metadata["correlation_id"]}
 
 
+@pytest.mark.conforms(35, 36, "D53")
 def test_every_kind_of_value_arrives(replayed: Replayed) -> None:
     (record,) = (record for record in CALLS if len(called(record).parameters) > 10)
     seen = value(replayed.answers[record.line])
@@ -183,6 +186,7 @@ def test_every_kind_of_value_arrives(replayed: Replayed) -> None:
     assert {name for name, kind in seen["types"].items() if kind == "bool"} == {"t"}
 
 
+@pytest.mark.conforms(43)
 def test_binary_parameters_arrive(replayed: Replayed) -> None:
     (record,) = (record for record in CALLS if called(record).binary_parameters)
     seen = value(replayed.answers[record.line])
@@ -203,11 +207,13 @@ def test_what_the_host_says_of_a_call_arrives(replayed: Replayed, record: Record
     assert seen["on_main_thread"] is ("thread_sensitive" in request.metadata)
 
 
+@pytest.mark.conforms(50)
 def test_a_session_among_the_arguments_stays_there(replayed: Replayed) -> None:
     (record,) = (record for record in CALLS if "session_id" in called(record).parameters)
     assert value(replayed.answers[record.line])["values"] == {"a": 1, "session_id": "user-2"}
 
 
+@pytest.mark.conforms(54)
 def test_a_failure_is_an_object_that_the_host_can_translate(replayed: Replayed) -> None:
     (record,) = (record for record in CALLS if called(record).tool_name == "fail")
     answer = replayed.answers[record.line]
@@ -219,6 +225,7 @@ def test_a_failure_is_an_object_that_the_host_can_translate(replayed: Replayed) 
     assert failure["traceback"] == "".join(failure["stacktrace"])
 
 
+@pytest.mark.conforms(42, "D21")
 def test_bytes_come_as_the_recorded_reply_brought_them(replayed: Replayed) -> None:
     (record,) = (record for record in CALLS if called(record).tool_name == "bytes")
     reply = next(r for r in RECORDS if r.line > record.line and "reply" in r.direction)
@@ -227,6 +234,7 @@ def test_bytes_come_as_the_recorded_reply_brought_them(replayed: Replayed) -> No
     assert answer == parse("ExecuteToolResponse", reply.response or b"")
 
 
+@pytest.mark.conforms(59)
 def test_streams_come_to_their_end(replayed: Replayed) -> None:
     streams = [record for record in SAID if record.method == "ExecuteStreamingTool"]
     assert len(streams) == 2
@@ -237,6 +245,7 @@ def test_streams_come_to_their_end(replayed: Replayed) -> None:
         assert (last.data, last.is_final) == (b"", True)
 
 
+@pytest.mark.conforms(91, 92)
 def test_telemetry_ends_with_its_deadline_and_begins_again(replayed: Replayed) -> None:
     (record,) = (record for record in SAID if record.method == "StreamTelemetry")
     assert record.deadline == 5.0
@@ -261,6 +270,7 @@ def events_of(record: Record, call: Any) -> Iterator[str]:
             yield ".".join(event.event_parts)
 
 
+@pytest.mark.conforms(1)
 def test_the_recorded_command_line_and_environment_are_understood() -> None:
     warnings: list[str] = []
     settings = parse_settings(START["argv"][5:], START["env"], warn=warnings.append)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -68,6 +69,7 @@ def through_host(connection: Connection, host: Host, tool: str, **arguments: Any
         return decode_response(client.execute(client.request(tool, arguments), LIMIT))
 
 
+@pytest.mark.conforms(72, "D5")
 @pytest.mark.parametrize("worker_id", ["default_worker_1", WORKER_ID])
 def test_a_worker_is_reached_through_the_hosts_registry(host: Host, worker_id: str) -> None:
     with host.worker(adapters=[NATIVE, FOREIGN], worker_id=worker_id) as (_, connection):
@@ -88,7 +90,7 @@ def test_a_worker_is_reached_through_the_hosts_registry(host: Host, worker_id: s
 def test_what_is_registered(serve: Served, host: Host) -> None:
     start(serve, host, NATIVE, FOREIGN).greet()
     tools = {tool.name: tool for tool in host.next()[0].tools}
-    assert {name for name in tools if not name.startswith(("worker.", "session."))} == {
+    assert {name for name in tools if not name.startswith(("worker.", "session.", "job."))} == {
         "native.double",
         "native.count",
         "ping",
@@ -107,6 +109,7 @@ def test_what_is_registered(serve: Served, host: Host) -> None:
     assert sorted(streaming) == ["count", "native.count"]
 
 
+@pytest.mark.conforms(74, "D43")
 def test_names_that_the_host_refuses_are_left_out(
     serve: Served, host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -122,6 +125,7 @@ def test_names_that_the_host_refuses_are_left_out(
     assert connection.call("_hidden")[0] == "_hidden", "it can be called all the same"
 
 
+@pytest.mark.conforms(53, 72, "D3", "D6")
 def test_registered_once_for_each_session(serve: Served, host: Host) -> None:
     first = start(serve, host, NATIVE, FOREIGN)
     first.greet()
@@ -142,6 +146,7 @@ def test_registered_once_for_each_session(serve: Served, host: Host) -> None:
     assert host.received["InitializeSession"] == initialized + 1, "the greeting alone"
 
 
+@pytest.mark.conforms(73)
 def test_a_session_that_the_host_does_not_know_is_made(serve: Served, host: Host) -> None:
     connection = start(serve, host, FOREIGN)
     assert connection.call("ping")[0] == "ping"
@@ -154,6 +159,7 @@ def test_a_session_that_the_host_does_not_know_is_made(serve: Served, host: Host
     assert host.received["RegisterTools"] == 2
 
 
+@pytest.mark.conforms(73)
 def test_what_is_registered_already_is_accepted(
     serve: Served, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +176,7 @@ def test_what_is_registered_already_is_accepted(
     assert host.received["RegisterTools"] == 2
 
 
+@pytest.mark.conforms(73, "D6")
 def test_any_other_failure_is_tried_again(
     serve: Served, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +194,7 @@ def test_any_other_failure_is_tried_again(
     assert "duplicate_tool" in reasons[3]
 
 
+@pytest.mark.conforms(96, "D43")
 def test_no_call_fails_because_tools_cannot_be_described(serve: Served, host: Host) -> None:
     connection = start(serve, host, f"{MODULE}.Broken")
     connection.greet()
@@ -195,12 +203,43 @@ def test_no_call_fails_because_tools_cannot_be_described(serve: Served, host: Ho
     assert host.received["RegisterTools"] == 0
 
 
+@pytest.mark.conforms(73)
 def test_no_call_fails_because_the_host_is_gone(serve: Served, host: Host) -> None:
     connection = start(serve, host, NATIVE, FOREIGN)
     host.close()
     for _ in range(3):
         assert connection.call("ping")[0] == "ping"
         assert connection.call("native.double", {"n": 1}) == 2.0
+
+
+class SlowHost(Host):
+    """Does not answer a registration before it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.may_answer = threading.Event(), threading.Event()
+
+    def RegisterTools(
+        self, request: pb.RegisterToolsRequest, context: grpc.ServicerContext
+    ) -> pb.RegisterToolsResponse:
+        self.asked.set()
+        self.may_answer.wait(LIMIT)
+        return super().RegisterTools(request, context)
+
+
+@pytest.mark.conforms("D1", "D6")
+def test_nothing_waits_for_a_registration(serve: Served) -> None:
+    with SlowHost() as host:
+        connection = start(serve, host, NATIVE, FOREIGN)
+        connection.greet()
+        assert host.asked.wait(LIMIT)
+        assert connection.call("ping")[0] == "ping"
+        assert connection.call("native.double", {"n": 1}) == 2.0
+        beat = pb.HeartbeatRequest(session_id=connection.session_id)
+        assert connection.stub.Heartbeat(beat, timeout=LIMIT).session_valid
+        assert host.seen.empty()
+        host.may_answer.set()
+        assert host.next()[1].success
 
 
 @pytest.mark.parametrize("ready_file", [None, "/nowhere/ready", "/nowhere/snakepit_ready_1"])

@@ -88,6 +88,7 @@ def status_of(connection: Connection, service: str = "") -> Any:
 # --- Only the host's ------------------------------------------------------------------------------
 
 
+@pytest.mark.conforms(31)
 @pytest.mark.parametrize(
     ("name", "request_"),
     [
@@ -143,6 +144,7 @@ def test_all_services_can_be_listed(connection: Connection) -> None:
         "": SERVING,
         SERVICE: SERVING,
         "adapter.plain": SERVING,
+        "adapter.job": SERVING,
         "adapter.session": SERVING,
         "adapter.worker": SERVING,
     }
@@ -231,6 +233,7 @@ def test_a_client_without_the_proto_file_can_call_a_tool(connection: Connection)
     assert (response.success, response.result.value) == (True, b"42")
 
 
+@pytest.mark.conforms(24)
 def test_the_reflected_service_is_whole(connection: Connection) -> None:
     pool = DescriptorPool(ProtoReflectionDescriptorDatabase(connection.channel))
     reflected = pool.FindServiceByName(SERVICE)

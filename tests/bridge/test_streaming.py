@@ -177,6 +177,7 @@ BOTH = pytest.mark.parametrize("form", ["", "_async"], ids=["sync", "async"])
 # --- The end of a stream --------------------------------------------------------------------------
 
 
+@pytest.mark.conforms(59)
 @BOTH
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_an_empty_final_chunk_follows_the_items(
@@ -190,6 +191,7 @@ def test_an_empty_final_chunk_follows_the_items(
     assert [chunk.is_final for chunk in chunks] == [False] * count + [True]
 
 
+@pytest.mark.conforms(60)
 @BOTH
 def test_none_follows_where_an_item_was_final(connection: Connection, form: str) -> None:
     chunks = list(connection.stream(f"streams.numbers{form}", {"count": 3, "final": 3}))
@@ -200,6 +202,7 @@ def test_none_follows_where_an_item_was_final(connection: Connection, form: str)
     ]
 
 
+@pytest.mark.conforms(60)
 @BOTH
 def test_items_after_a_final_one_are_still_sent(connection: Connection, form: str) -> None:
     arguments = {"count": 2, "final": 1, "after": 2}
@@ -219,6 +222,7 @@ def test_nothing_is_lost_of_a_long_stream(connection: Connection, form: str) -> 
     assert items[:-1] == list(range(1, count + 1))
 
 
+@pytest.mark.conforms(61, "D13")
 @pytest.mark.parametrize("form", ["", "_async"])
 @pytest.mark.parametrize(
     ("key", "chunks"),
@@ -281,6 +285,7 @@ def failing(connection: Connection, name: str, arguments: dict[str, Any]) -> tup
     return [chunk["data"] for chunk in items], caught.value.code(), json.loads(details)
 
 
+@pytest.mark.conforms(64, "D15")
 @BOTH
 @pytest.mark.parametrize(
     ("how", "code"),
@@ -315,6 +320,15 @@ def test_an_error_ends_the_stream_with_a_status_that_can_be_parsed(
     assert connection.call("worker.stats")["calls"]["failed"] == 1
 
 
+@pytest.mark.conforms(64)
+@pytest.mark.parametrize("how", ["ValueError", "NotFound", "ResourceExhausted", "long"])
+def test_in_compatible_mode_every_error_is_internal(serve: Served, how: str) -> None:
+    connection = serve(Streams(), values="compatible")
+    items, status, failure = failing(connection, "streams.fail", {"how": how, "before": 2})
+    assert (items, status) == ([0, 1], grpc.StatusCode.INTERNAL)
+    assert isinstance(failure["type"], str)
+
+
 @BOTH
 @pytest.mark.parametrize("before", [0, 99, 100, 101, 250])
 def test_all_items_before_an_error_arrive(connection: Connection, form: str, before: int) -> None:
@@ -324,6 +338,7 @@ def test_all_items_before_an_error_arrive(connection: Connection, form: str, bef
     assert status is grpc.StatusCode.INTERNAL
 
 
+@pytest.mark.conforms(63, "D9")
 @BOTH
 def test_an_item_that_cannot_be_encoded_ends_the_stream_at_once(
     connection: Connection, form: str
@@ -445,6 +460,7 @@ def endless(gate: Gate) -> Endless:
     return Endless(gate)
 
 
+@pytest.mark.conforms(66, "D10", "D11")
 @BOTH
 def test_a_client_that_cancels_closes_the_generator_once(
     serve: Served, endless: Endless, form: str
@@ -501,6 +517,7 @@ def wait_for_stats(connection: Connection, **expected: int) -> None:
     pytest.fail(f"expected {expected}, found {found}")
 
 
+@pytest.mark.conforms(66)
 def test_a_producer_in_the_middle_of_an_item_is_closed_after_it(
     serve: Served, endless: Endless
 ) -> None:
@@ -516,6 +533,7 @@ def test_a_producer_in_the_middle_of_an_item_is_closed_after_it(
     assert endless.ends == ["closed"]
 
 
+@pytest.mark.conforms(67)
 @BOTH
 def test_a_deadline_closes_the_generator_once(serve: Served, endless: Endless, form: str) -> None:
     connection = serve(endless)
@@ -531,6 +549,7 @@ def test_a_deadline_closes_the_generator_once(serve: Served, endless: Endless, f
     assert endless.ends.count("closed") == 1
 
 
+@pytest.mark.conforms(65)
 @BOTH
 def test_a_reader_that_stops_reading_stops_the_producer(
     serve: Served, gate: Gate, form: str
@@ -584,6 +603,7 @@ def test_many_streams_at_once_stay_apart(connection: Connection, form: str) -> N
         assert result()[:-1] == list(range(1, count + 1))
 
 
+@pytest.mark.conforms("D10")
 @BOTH
 def test_a_connection_that_breaks_closes_the_generator(
     serve: Served, endless: Endless, form: str

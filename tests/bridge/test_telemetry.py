@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import queue
 import time
@@ -100,6 +101,7 @@ def until_obeyed(telemetry: Telemetry, connection: Connection, expected: list[st
     pytest.fail("the control was never obeyed")
 
 
+@pytest.mark.conforms(88)
 def test_headers_come_before_the_first_event(connection: Connection) -> None:
     """The host blocks on them; nothing has happened yet that could be an event."""
     call = connection.stub.StreamTelemetry(iter(()), timeout=LIMIT)
@@ -107,6 +109,7 @@ def test_headers_come_before_the_first_event(connection: Connection) -> None:
     call.cancel()
 
 
+@pytest.mark.conforms("D44")
 def test_a_call_begins_and_ends(connection: Connection, telemetry: Telemetry) -> None:
     before = time.time_ns()
     connection.call("plain.answer", metadata={"correlation_id": "sp-1"})
@@ -155,6 +158,7 @@ def test_a_message_that_is_no_text_does_not_end_the_stream(
     assert telemetry.names(4) == [START, EXCEPTION, START, STOP]
 
 
+@pytest.mark.conforms(92, "D44")
 def test_the_names_and_keys_are_those_that_the_host_accepts(
     connection: Connection, telemetry: Telemetry
 ) -> None:
@@ -170,6 +174,7 @@ def test_the_names_and_keys_are_those_that_the_host_accepts(
 # --- Controls -------------------------------------------------------------------------------------
 
 
+@pytest.mark.conforms(89, "D44")
 def test_filters_and_sampling_act_on_what_follows(
     connection: Connection, telemetry: Telemetry
 ) -> None:
@@ -192,6 +197,7 @@ def test_filters_and_sampling_act_on_what_follows(
     until_obeyed(telemetry, connection, both)
 
 
+@pytest.mark.conforms(89)
 def test_off_is_off_until_on(connection: Connection, telemetry: Telemetry, serve: Served) -> None:
     telemetry.send(toggle=pb.TelemetryToggle(enabled=False))
     while serve.worker._events._enabled:
@@ -210,6 +216,7 @@ def test_off_is_off_until_on(connection: Connection, telemetry: Telemetry, serve
 # --- Streams that come and go ---------------------------------------------------------------------
 
 
+@pytest.mark.conforms(90)
 def test_events_before_the_stream_are_kept_and_the_overflow_counted(
     connection: Connection,
 ) -> None:
@@ -223,6 +230,7 @@ def test_events_before_the_stream_are_kept_and_the_overflow_counted(
     telemetry.close()
 
 
+@pytest.mark.conforms(91)
 def test_a_stream_that_ended_by_its_deadline_is_followed_by_the_next(
     connection: Connection,
 ) -> None:
@@ -240,6 +248,27 @@ def test_a_stream_that_ended_by_its_deadline_is_followed_by_the_next(
     second.close()
 
 
+@pytest.mark.conforms(91)
+def test_streams_that_end_leave_nothing_behind(
+    connection: Connection, serve: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def tasks() -> int:
+        return len(asyncio.all_tasks())
+
+    caplog.set_level("INFO")
+    before = serve.worker._loop.run(tasks())
+    for _ in range(5):
+        stream = Telemetry(connection, timeout=0.3)
+        with pytest.raises(grpc.RpcError) as caught:
+            stream.next()
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        stream.close()
+    while serve.worker._loop.run(tasks()) > before:
+        connection.stub.Ping(pb.PingRequest(), timeout=LIMIT)
+    assert caplog.records == []
+
+
+@pytest.mark.conforms("D44")
 def test_a_second_stream_takes_over_and_the_first_ends(
     connection: Connection, serve: Served
 ) -> None:
@@ -262,6 +291,7 @@ def test_a_stream_may_close_its_side_and_still_reads(connection: Connection) -> 
     call.cancel()
 
 
+@pytest.mark.conforms("D44")
 def test_the_stream_ends_with_the_worker(serve: Served, gate: Gate) -> None:
     class Waiting(Adapter):
         name = "waiting"
@@ -284,6 +314,7 @@ def test_the_stream_ends_with_the_worker(serve: Served, gate: Gate) -> None:
     telemetry.close()
 
 
+@pytest.mark.conforms(90)
 def test_a_reader_that_stalls_holds_up_nobody(connection: Connection, telemetry: Telemetry) -> None:
     for _ in range(1500):
         connection.call("plain.answer")

@@ -142,6 +142,7 @@ def send(connection: Connection, label: str, data: bytes, method: str = "look") 
 # --- Parameters -----------------------------------------------------------------------------------
 
 
+@pytest.mark.conforms(35, 36, "D53")
 @pytest.mark.parametrize(
     "value",
     [None, True, 7, -(2**63) - 1, 2**64, BIG, 1.5, "ž 🐍", "", [1, [None]], {"a": {"b": []}}],
@@ -153,6 +154,7 @@ def test_what_is_sent_comes_back_unchanged(exact: Connection, value: object) -> 
     assert type(got) is type(value)
 
 
+@pytest.mark.conforms(34)
 @pytest.mark.parametrize(
     ("label", "data", "seen"),
     [
@@ -176,6 +178,7 @@ def test_labels_that_say_something_are_heard(
     assert send(exact, label, data) == seen
 
 
+@pytest.mark.conforms(37)
 @pytest.mark.parametrize(
     "data",
     [
@@ -198,12 +201,14 @@ def test_a_parameter_that_is_not_json_is_a_failure_that_names_it(
     assert exact.call("values.back", {"value": 1}) == 1
 
 
+@pytest.mark.conforms(43)
 def test_binary_parameters_arrive_as_bytes_and_win_over_json(exact: Connection) -> None:
     assert exact.call("values.look", binary={"value": b"\x00\xff"}) == ["bytes", r"b'\x00\xff'"]
     assert exact.call("values.back", {"value": "json"}, binary={"value": b"\xff"}) == b"\xff"
     assert exact.call("values.look", binary={"value": b""}) == ["bytes", "b''"]
 
 
+@pytest.mark.conforms(44, "D8")
 def test_pickles_are_refused(exact: Connection) -> None:
     with pytest.raises(ToolFailure, match="value: expected raw bytes, got a pickle") as caught:
         exact.call(
@@ -216,6 +221,7 @@ def test_pickles_are_refused(exact: Connection) -> None:
     assert exact.call("values.look", binary={"value": b"x"}, metadata=metadata) == ["bytes", "b'x'"]
 
 
+@pytest.mark.conforms(45, 46, "D45")
 def test_references_come_as_objects_and_go_back_unchanged(exact: Connection) -> None:
     assert exact.call("values.attributes", {"value": REFERENCE}) == [
         "arrow",
@@ -233,6 +239,7 @@ def test_references_come_as_objects_and_go_back_unchanged(exact: Connection) -> 
 # --- Results --------------------------------------------------------------------------------------
 
 
+@pytest.mark.conforms(39, 40, 41, "D20")
 @pytest.mark.parametrize(
     ("key", "expected"),
     [
@@ -267,12 +274,14 @@ def test_exact_results(exact: Connection, method: str, key: str, expected: objec
     assert type(got) is type(expected)
 
 
+@pytest.mark.conforms(38)
 def test_results_are_strict_json(exact: Connection) -> None:
     for key in ("nan", "inf", "minus inf", "dict", "text"):
         raw(exact, key).result.value.decode("utf-8", "strict")
         json.loads(raw(exact, key).result.value, parse_constant=pytest.fail)
 
 
+@pytest.mark.conforms(42, "D21")
 def test_bytes_come_without_a_value_and_other_results_without_bytes(exact: Connection) -> None:
     response = raw(exact, "bytes")
     assert response.binary_result == b"\x00\xff"
@@ -281,6 +290,7 @@ def test_bytes_come_without_a_value_and_other_results_without_bytes(exact: Conne
     assert raw(exact, "none").result.value == b"null"
 
 
+@pytest.mark.conforms(39, 40, 41)
 @pytest.mark.parametrize(
     ("key", "data"),
     [
@@ -329,6 +339,7 @@ def test_a_result_that_contains_itself_is_a_failure(exact: Connection) -> None:
     assert exact.call("values.give", {"key": "seven"}) == 7
 
 
+@pytest.mark.conforms(48)
 @pytest.mark.parametrize(
     ("policy", "shown"),
     [
@@ -345,6 +356,7 @@ def test_markers_follow_the_policy(serve: Served, policy: str, shown: str | None
     assert connection.call("values.give", {"key": "opaque"}) == expected
 
 
+@pytest.mark.conforms(49, "D23")
 def test_large_arrays_follow_the_limit(serve: Served) -> None:
     connection = serve(Values(), tolist_max_elements=3)
     tensor = "type.googleapis.com/snakepit.tensor"
@@ -372,6 +384,7 @@ CHUNKS = [
 ]
 
 
+@pytest.mark.conforms(63, "D14")
 @pytest.mark.parametrize("mode", ["exact", "compatible"])
 def test_chunks(serve: Served, mode: str) -> None:
     connection = serve(Values(), values=mode)
@@ -387,6 +400,7 @@ def test_a_binary_chunk_takes_whatever_holds_bytes(exact: Connection) -> None:
     assert chunks == [{"raw_data": b"\x00\xff", "is_final": False}, {"is_final": True}]
 
 
+@pytest.mark.conforms(62)
 def test_chunk_objects_are_honoured(exact: Connection) -> None:
     (chunk,) = exact.stream("values.chunk", {"key": "list"})
     assert chunk == {

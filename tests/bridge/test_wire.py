@@ -112,6 +112,7 @@ def exchange(
     return headers, messages
 
 
+@pytest.mark.conforms(28)
 @pytest.mark.parametrize(
     ("rpc", "times", "count"),
     [
@@ -131,6 +132,7 @@ def test_replies_are_never_compressed(serve: Served, rpc: str, times: int, count
     assert sum(len(message) for _, message in messages) >= 2 * times
 
 
+@pytest.mark.conforms(28)
 def test_a_failure_is_not_compressed_either(serve: Served) -> None:
     connection = serve(Talkative())
     request = connection.request("talkative.stream", {"text": "x" * 5_000, "times": "many"})
@@ -140,6 +142,7 @@ def test_a_failure_is_not_compressed_either(serve: Served) -> None:
     assert "grpc-encoding" not in dict(headers) or dict(headers)["grpc-encoding"] == "identity"
 
 
+@pytest.mark.conforms(65)
 @pytest.mark.timeout(60 + CHUNKS // 1_000)
 @pytest.mark.parametrize("form", ["in_thread", "on_loop"])
 def test_a_slow_reader_of_many_chunks_misses_none(serve: Served, form: str) -> None:

@@ -111,3 +111,11 @@ def test_lifespans_are_left_at_the_end(workers: Workers, gate: Gate) -> None:
     worker.terminate()
     gate.arrive("stopping")
     assert worker.wait(LIMIT) == 0
+
+
+@pytest.mark.conforms("D49")
+def test_numpy_is_not_needed(workers: Workers, tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text("raise ImportError('there is no NumPy')")
+    _, connection = workers.start("tests.process.adapters.importing.Importing")
+    assert connection.call("importing.hello") == "hello"
+    assert connection.call("worker.tools")

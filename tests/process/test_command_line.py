@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tests.process.conftest import Workers
 
 HELLO = "tests.process.adapters.importing.Importing"
+ON_MAIN_THREAD = "tests.bridge.adapters.on_main_thread.OnMainThread"
 
 PROCESS_PROFILE = (
     "--heartbeat-enabled",
@@ -26,6 +27,7 @@ PROCESS_PROFILE = (
 THREAD_PROFILE = ("--max-workers", "4", "--thread-safety-check")
 
 
+@pytest.mark.conforms(1, "D39")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -87,6 +89,22 @@ def test_the_environment_may_name_the_host(workers: Workers, host: StandInHost) 
     host.wait_for("Ping")
 
 
+@pytest.mark.conforms("D39")
+def test_the_thread_profile_lacks_nothing(workers: Workers, host: StandInHost) -> None:
+    arguments = (*THREAD_PROFILE, "--mode", "threaded", "--heartbeat-interval-ms", "20")
+    _, connection = workers.start(ON_MAIN_THREAD, arguments=arguments)
+    host.wait_for("Heartbeat", 3)
+    connection.supervise()
+    assert connection.call("main.plain")["thread"] == "tool-0"
+    assert connection.call("main.plain", metadata={"thread_sensitive": "true"})["main"]
+    assert connection.telemetry is not None
+    connection.telemetry.wait_for("tool.execution.stop", 2)
+    assert connection.heartbeats is not None
+    connection.heartbeats.wait_for(1)
+    assert connection.heartbeats.failures == []
+
+
+@pytest.mark.conforms(12, 13)
 def test_the_host_finds_the_worker_in_the_process_table_all_its_life(workers: Workers) -> None:
     worker, connection = workers.start(
         "tests.process.adapters.lifespans.Slow",

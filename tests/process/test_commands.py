@@ -23,6 +23,17 @@ CONFIGURED = (
     *("--heartbeat-interval-ms", "2000", "--heartbeat-dependent", "stray"),
     *("--port", "0", "--snakepit-run-id", "abc1234", "--snakepit-instance-name", "dev"),
 )
+UNSAFE = """
+class Broken:
+    def execute_tool(self, tool_name, arguments, context):
+        return tool_name
+"""
+UNBUILT = f"""
+{UNSAFE}
+    __thread_safe__ = True
+    def __init__(self):
+        raise OSError("no licence")
+"""
 SHOUTING = """
 from snakepit_worker import Adapter
 class Shouting(Adapter):
@@ -48,6 +59,7 @@ def are(found: list[str], subjects: set[str]) -> bool:
     )
 
 
+@pytest.mark.conforms(21, "D40")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -73,6 +85,16 @@ def test_the_health_check_passes_without_a_host(
     assert "GRPC_READY" not in done.stdout
 
 
+@pytest.mark.conforms(21)
+def test_the_health_check_asks_for_thread_safety_only_where_it_is_needed(
+    workers: Workers, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.py").write_text(UNSAFE)
+    done = workers.run("--health-check", "--adapter", "broken.Broken")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.conforms(21, "D41")
 @pytest.mark.parametrize(
     ("adapter", "code", "cause"),
     [
@@ -80,6 +102,8 @@ def test_the_health_check_passes_without_a_host(
         ("no-such-entry-point", "", "installed are: dspy"),
         ("broken.Broken", "import no_such_module", "No module named 'no_such_module'"),
         ("broken.Broken", "raise SystemExit(0)", "SystemExit"),
+        ("broken.Broken", UNSAFE, "__thread_safe__"),
+        ("broken.Broken", UNBUILT, "OSError: no licence"),
         (f"{LIFESPANS}.Failing", "", "libfancy.so.7 is missing"),
         (f"{LIFESPANS}.Leaving", "", "no licence found"),
     ],

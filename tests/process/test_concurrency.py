@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from snakepit_worker.testing.connection import decode_response
 from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 from tests.process.conftest import LIMIT, HealthOf, wait_until
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
 WAITING = "tests.process.adapters.waiting.Waiting"
 STUBBORN = "tests.process.adapters.waiting.Stubborn"
+LOCKING = "tests.process.adapters.locking.Locking"
 
 
 def answers(connection: Connection) -> None:
@@ -36,6 +39,7 @@ def test_200_asynchronous_calls_are_in_flight_at_once(workers: Workers, gate: Ga
     assert [decode_response(call.result(LIMIT)) for call in calls] == ["all"] * 200
 
 
+@pytest.mark.conforms(70, "D2")
 def test_as_many_synchronous_calls_run_at_once_as_there_are_threads(
     workers: Workers, gate: Gate
 ) -> None:
@@ -53,6 +57,7 @@ def test_as_many_synchronous_calls_run_at_once_as_there_are_threads(
     assert decode_response(late.result(LIMIT)) == "late"
 
 
+@pytest.mark.conforms(84)
 def test_everything_may_wait_at_once(workers: Workers, gate: Gate, host: StandInHost) -> None:
     often = {"SNAKEPIT_HEARTBEAT_CONFIG": '{"interval_ms": 10}'}
     _, connection = workers.start(WAITING, arguments=("--max-workers", "2"), environment=often)
@@ -66,6 +71,7 @@ def test_everything_may_wait_at_once(workers: Workers, gate: Gate, host: StandIn
     assert [decode_response(call.result(LIMIT)) for call in calls] == ["all"] * len(tools)
 
 
+@pytest.mark.conforms(84)
 def test_tools_that_never_end_are_nobody_else_s_business(workers: Workers, gate: Gate) -> None:
     worker, connection = workers.start(STUBBORN, arguments=("--grace-ms", "1"))
     for tool in ("sleep", "spin", "sleep_on_main_thread"):
@@ -75,3 +81,18 @@ def test_tools_that_never_end_are_nobody_else_s_business(workers: Workers, gate:
         answers(connection)
     worker.process.terminate()
     assert worker.wait(LIMIT) == 0
+
+
+@pytest.mark.conforms(84)
+def test_locks_that_tools_hold_are_nobody_else_s_business(workers: Workers, gate: Gate) -> None:
+    _, connection = workers.start(LOCKING, environment={"SNAKEPIT_LOG_LEVEL": "debug"})
+    holding = workers.begin(connection, "locking.hold", label="held")
+    gate.arrive("held")
+    wanting = [workers.begin(connection, "locking.want", label="wanted") for _ in range(3)]
+    gate.arrive("wanted", 3)
+    for _ in range(10):
+        answers(connection)
+    assert not any(call.done() for call in (holding, *wanting))
+    gate.open("held")
+    for call in (holding, *wanting):
+        assert call.result(LIMIT).success

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 import socket
+import time
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.process.conftest import LIMIT
+from tests.process.conftest import LIMIT, shortest
 
 if TYPE_CHECKING:
     import subprocess
@@ -23,6 +24,9 @@ SIGNALLED: Final = {
     signal.SIGINT: (-signal.SIGINT, 128 + signal.SIGINT),
 }
 """The process dies of the signal, or ends with the status that a shell gives for it."""
+
+AT_ONCE: Final = 1.0
+"""Seconds."""
 
 ADAPTER = """
 from snakepit_worker import Adapter
@@ -73,6 +77,7 @@ def fail(
     return done
 
 
+@pytest.mark.conforms(19, 20)
 @pytest.mark.parametrize(
     ("adapter", "cause"),
     [
@@ -90,6 +95,7 @@ def test_an_adapter_that_cannot_be_found(
     assert adapter in done.stderr
 
 
+@pytest.mark.conforms(19, 20)
 @pytest.mark.parametrize(
     ("code", "cause"),
     [
@@ -113,6 +119,7 @@ def test_an_adapter_that_cannot_be_imported(
     assert "Broken" in done.stderr
 
 
+@pytest.mark.conforms(71)
 def test_a_class_of_snakepit_s_own_kind_has_to_be_safe_for_threads(
     workers: Workers, ready_file: Path
 ) -> None:
@@ -124,6 +131,7 @@ def test_a_class_of_snakepit_s_own_kind_has_to_be_safe_for_threads(
     assert worker.stop() == 0
 
 
+@pytest.mark.conforms(16, 19)
 def test_what_a_failed_start_has_started_is_ended(
     workers: Workers, gate: Gate, ready_file: Path
 ) -> None:
@@ -143,6 +151,7 @@ def test_what_a_failed_start_has_started_is_ended(
     workers.all_gone()
 
 
+@pytest.mark.conforms(8, 19)
 def test_the_worker_gives_up_on_a_host_that_is_not_there(
     workers: Workers, ready_file: Path
 ) -> None:
@@ -159,6 +168,7 @@ def test_the_worker_gives_up_on_a_host_that_is_not_there(
     assert not ready_file.exists()
 
 
+@pytest.mark.conforms(8, 19)
 def test_the_worker_gives_up_on_a_host_that_does_not_answer(
     workers: Workers, mute_host: socket.socket
 ) -> None:
@@ -167,17 +177,24 @@ def test_the_worker_gives_up_on_a_host_that_does_not_answer(
     assert address(mute_host) in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.conforms(9, "D35")
 @pytest.mark.parametrize("number", SIGNALLED)
 def test_a_signal_ends_the_wait_for_the_host(
     number: signal.Signals, workers: Workers, mute_host: socket.socket
 ) -> None:
-    process = workers.popen("--host-attempts", "10000", "--elixir-address", address(mute_host))
-    connection, _ = mute_host.accept()
-    with connection:
-        process.send_signal(number)
-        assert process.wait(LIMIT) in SIGNALLED[number]
+    def seconds() -> float:
+        process = workers.popen("--host-attempts", "10000", "--elixir-address", address(mute_host))
+        connection, _ = mute_host.accept()
+        with connection:
+            begun = time.monotonic()
+            process.send_signal(number)
+            assert process.wait(LIMIT) in SIGNALLED[number]
+        return time.monotonic() - begun
+
+    assert shortest(seconds, AT_ONCE) < AT_ONCE
 
 
+@pytest.mark.conforms(19, 22)
 def test_the_end_of_stdin_ends_the_wait_for_the_host(
     workers: Workers, mute_host: socket.socket
 ) -> None:
@@ -208,6 +225,7 @@ def test_a_signal_ends_a_slow_import(
     workers.all_gone()
 
 
+@pytest.mark.conforms(19, 22)
 def test_the_end_of_stdin_ends_a_slow_import(workers: Workers, gate: Gate) -> None:
     worker = workers.spawn(IMPORTING, environment={"IMPORT_WAITS": "sleeping"})
     gate.arrive("import")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+import pytest
+
 from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 from tests.process.conftest import LIMIT, wait_until
 
@@ -19,7 +21,8 @@ ALWAYS: Final = 5.0
 MOSTLY: Final = 1.0
 
 
-def test_twenty_computing_tools_do_not_delay_heartbeats(workers: Workers) -> None:
+@pytest.mark.conforms(29, 84)
+def test_twenty_computing_tools_delay_neither_heartbeats_nor_pings(workers: Workers) -> None:
     _, connection = workers.start(
         COMPUTING, environment={"SNAKEPIT_WORKER_MAX_WORKERS": str(TOOLS)}
     )
@@ -27,13 +30,17 @@ def test_twenty_computing_tools_do_not_delay_heartbeats(workers: Workers) -> Non
     calls = [connection.stub.ExecuteTool.future(request, timeout=LIMIT * 2) for _ in range(TOOLS)]
     wait_until(lambda: connection.call("worker.stats")["threads"]["busy"] == TOOLS, "the tools")
     beat = pb.HeartbeatRequest(session_id=connection.session_id)
-    took = []
-    for _ in range(BEATS):
-        begun = time.monotonic()
-        assert connection.stub.Heartbeat(beat, timeout=LIMIT).session_valid
-        took.append(time.monotonic() - begun)
+    for ask in (
+        lambda: connection.stub.Heartbeat(beat, timeout=LIMIT).session_valid,
+        lambda: connection.stub.Ping(pb.PingRequest(message="?"), timeout=LIMIT).message,
+    ):
+        took = []
+        for _ in range(BEATS):
+            begun = time.monotonic()
+            assert ask()
+            took.append(time.monotonic() - begun)
+        took.sort()
+        assert took[-1] < ALWAYS
+        assert took[int(0.99 * BEATS)] < MOSTLY
     for call in calls:
         call.cancel()
-    took.sort()
-    assert took[-1] < ALWAYS
-    assert took[int(0.99 * BEATS)] < MOSTLY

@@ -40,6 +40,7 @@ SILENT: Final = beating(enabled=False)
 """Only stdin or the parent can tell that the host is gone."""
 
 
+@pytest.mark.conforms(22, "D36")
 @pytest.mark.parametrize("greeted", [True, False], ids=["greeted", "before any session"])
 def test_the_end_of_stdin_is_the_end(greeted: bool, workers: Workers) -> None:  # noqa: FBT001
     worker, _ = workers.start(greet=greeted, environment=SILENT)
@@ -96,6 +97,7 @@ def test_a_standalone_worker_is_not_ended_by_stdin(workers: Workers) -> None:
         assert connection.call("worker.info")["pid"] == worker.pid
 
 
+@pytest.mark.conforms(22, "D36")
 @pytest.mark.parametrize("stdin", ["pipe", "nothing"])
 @pytest.mark.parametrize("moment", ["import", "serving"])
 def test_a_worker_ends_when_its_parent_is_killed(
@@ -125,6 +127,7 @@ def test_a_worker_ends_when_its_parent_is_killed(
     workers.all_gone()
 
 
+@pytest.mark.conforms(22, 85, "D36")
 @pytest.mark.parametrize("greeted", [True, False], ids=["greeted", "before any session"])
 def test_a_dependent_worker_ends_after_so_many_missed_heartbeats(
     greeted: bool,  # noqa: FBT001
@@ -149,6 +152,7 @@ def test_a_dependent_worker_ends_after_so_many_missed_heartbeats(
     assert [line["missed"] for line in lines if line["event"] == "heartbeat missed"] == [1, 2, 3, 4]
 
 
+@pytest.mark.conforms(85)
 @pytest.mark.parametrize(
     ("arguments", "config"),
     [((), {"dependent": False}), (("--heartbeat-independent",), {})],

@@ -223,6 +223,7 @@ def is_a_worker_of_the_host(pid: int, folder: Path) -> None:
 PYTHON = sys.executable
 
 
+@pytest.mark.conforms(1, 12, 13)
 @pytest.mark.parametrize(
     "way",
     [
@@ -268,6 +269,7 @@ def test_the_process_profile_starts_by_a_script(
     assert connection.call("importing.hello") == "hello"
 
 
+@pytest.mark.conforms(1, 12, 13, "D39")
 @pytest.mark.parametrize("way", ["interpreter", "same name"])
 def test_the_thread_profile_starts_by(
     way: str, starting: Host, scripts: Path, workers: Workers, gate: Gate
@@ -285,6 +287,7 @@ def test_the_thread_profile_starts_by(
     assert [decode_response(call.result(LIMIT)) for call in calls] == ["all"] * 4
 
 
+@pytest.mark.conforms(21, "D40")
 @pytest.mark.parametrize("script", ["grpc_server.py", "grpc_server_threaded.py"])
 @pytest.mark.parametrize(
     ("adapter", "status"), [((), 0), ((HELLO, *THREAD_PROFILE), 0), (("no_such.Adapter",), 1)]

@@ -37,6 +37,7 @@ def json_lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+@pytest.mark.conforms(23)
 @pytest.mark.parametrize("level", ["error", "nonsense", "none"])
 def test_a_normal_life_is_silent(level: str, workers: Workers) -> None:
     worker, connection = workers.start(IMPORTING, environment={"SNAKEPIT_LOG_LEVEL": level})
@@ -47,6 +48,7 @@ def test_a_normal_life_is_silent(level: str, workers: Workers) -> None:
     assert worker.output() == ""
 
 
+@pytest.mark.conforms(23)
 def test_at_level_none_trouble_is_silent_too(workers: Workers) -> None:
     worker, connection = workers.start(FAILING, environment={"SNAKEPIT_LOG_LEVEL": "none"})
     with pytest.raises(ToolFailure):
@@ -55,6 +57,7 @@ def test_at_level_none_trouble_is_silent_too(workers: Workers) -> None:
     assert worker.output() == ""
 
 
+@pytest.mark.conforms(23)
 def test_at_level_error_trouble_is_written(workers: Workers) -> None:
     worker, connection = workers.start(FAILING, environment={"SNAKEPIT_LOG_LEVEL": "error"})
     with pytest.raises(ToolFailure):

@@ -225,6 +225,7 @@ STAGES: Final[tuple[Callable[[Scene], None], ...]] = (
 )
 
 
+@pytest.mark.conforms(16, 22, "D36")
 @pytest.mark.timeout(120 + 3 * KILLS)
 @pytest.mark.parametrize("first", range(ROUNDS))
 def test_a_worker_whose_parent_is_killed_leaves_nothing(first: int, workers: Workers) -> None:

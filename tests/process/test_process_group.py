@@ -21,6 +21,7 @@ STUBBORN = "tests.process.adapters.waiting.Stubborn"
 WAITING = "tests.process.adapters.waiting.Waiting"
 
 
+@pytest.mark.conforms(10, 11)
 @pytest.mark.parametrize(
     "options",
     [
@@ -59,6 +60,7 @@ def test_it_stays_in_the_group_of_its_starter_otherwise_and_leaves_the_others_al
         assert other.returncode == 0
 
 
+@pytest.mark.conforms(16)
 @pytest.mark.parametrize(
     ("kind", "number"),
     [
@@ -80,6 +82,7 @@ def test_children_of_tools_end_with_the_worker(
     workers.all_gone()
 
 
+@pytest.mark.conforms(16)
 def test_children_end_with_a_worker_that_has_to_end_hard(workers: Workers, gate: Gate) -> None:
     worker, connection = workers.start(CHILDREN, STUBBORN, arguments=("--grace-ms", "1"))
     connection.call("children.deaf")
@@ -92,6 +95,7 @@ def test_children_end_with_a_worker_that_has_to_end_hard(workers: Workers, gate:
     assert blocked.exception(LIMIT) is not None
 
 
+@pytest.mark.conforms(16)
 def test_children_end_with_a_worker_whose_host_is_gone(workers: Workers, gate: Gate) -> None:
     worker, connection = workers.start(CHILDREN)
     connection.call("children.deaf")

@@ -6,13 +6,14 @@ import ctypes
 import os
 import re
 import struct
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import psutil
 import pytest
 
-from snakepit_worker.testing import Connection
+from snakepit_worker.testing import Connection, StandInHost
 from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 from tests.process.conftest import LIMIT, Reader, wait_until
 
@@ -20,11 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from snakepit_worker.testing import StandInHost
+    import grpc
+
     from tests.process.conftest import Gate, Workers
 
 NOISY = "tests.process.adapters.noisy.Noisy"
 IMPORTING = "tests.process.adapters.importing.Importing"
+HOST_LIMIT: Final = 30.0
+"""Seconds after which the host kills what is not ready (interop 1.5)."""
 MOMENTS = ("import", "start", "tool", "coroutine", "stop", "exit")
 WAYS = ("print", "stderr", "descriptor", "child", "library")
 
@@ -86,6 +90,7 @@ def watched(path: Path) -> Iterator[Folder]:
         folder.close()
 
 
+@pytest.mark.conforms(3, 4, 5)
 def test_the_file_appears_at_once_when_calls_are_answered_and_only_once(
     workers: Workers, host: StandInHost, ready_file: Path
 ) -> None:
@@ -114,6 +119,7 @@ def test_the_file_appears_at_once_when_calls_are_answered_and_only_once(
     assert len(events) == 6
 
 
+@pytest.mark.conforms(3)
 def test_readiness_is_told_after_the_adapters_are_imported(
     workers: Workers, gate: Gate, host: StandInHost, ready_file: Path
 ) -> None:
@@ -129,6 +135,48 @@ def test_readiness_is_told_after_the_adapters_are_imported(
     wait_until(ready_file.exists, "readiness")
 
 
+class HoldingHost(StandInHost):
+    """Does not answer a ping before it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.may_answer = threading.Event(), threading.Event()
+
+    def Ping(self, request: pb.PingRequest, context: grpc.ServicerContext) -> pb.PingResponse:
+        self.asked.set()
+        self.may_answer.wait(LIMIT)
+        return super().Ping(request, context)
+
+
+@pytest.mark.conforms(8)
+def test_nothing_listens_before_the_host_has_answered(workers: Workers, ready_file: Path) -> None:
+    with HoldingHost() as host:
+        process = workers.popen(
+            *("--adapter", IMPORTING, "--elixir-address", host.address),
+            environment={"SNAKEPIT_READY_FILE": str(ready_file)},
+        )
+        assert host.asked.wait(LIMIT)
+        connections = psutil.Process(process.pid).net_connections("all")
+        assert [c for c in connections if c.status == psutil.CONN_LISTEN] == []
+        host.may_answer.set()
+        wait_until(ready_file.exists, "readiness")
+        process.terminate()
+        assert process.wait(LIMIT) == 0
+
+
+@pytest.mark.conforms(7)
+def test_readiness_comes_within_the_limit_of_the_host(workers: Workers) -> None:
+    (workers.folder / "importing_much.py").write_text(
+        "import numpy, msgspec\n"
+        "from snakepit_worker import Adapter\n"
+        "class Much(Adapter):\n"
+        "    name = 'much'\n"
+    )
+    worker, _ = workers.start("importing_much.Much", "dspy", ready_timeout=HOST_LIMIT)
+    assert worker.ready_after < HOST_LIMIT
+
+
+@pytest.mark.conforms(6)
 def test_without_a_file_the_port_is_a_line_and_nothing_else_is_on_stdout(workers: Workers) -> None:
     process = workers.popen("--adapter", NOISY)
     assert process.stdout is not None
@@ -147,6 +195,7 @@ def test_without_a_file_the_port_is_a_line_and_nothing_else_is_on_stdout(workers
     assert missing == []
 
 
+@pytest.mark.conforms(6, 23)
 def test_with_a_file_nothing_is_on_stdout(
     workers: Workers, host: StandInHost, ready_file: Path
 ) -> None:
@@ -182,6 +231,7 @@ def test_a_file_that_cannot_be_written_is_a_failed_start(
     assert str(tmp_path / "missing") in done.stderr[-4096:]
 
 
+@pytest.mark.conforms(2, 25, "D7")
 def test_the_worker_listens_on_loopback_and_nowhere_else(workers: Workers) -> None:
     worker, _ = workers.start()
     connections = psutil.Process(worker.pid).net_connections("all")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +14,7 @@ from snakepit_worker.testing import Connection, StandInHost, ToolFailure
 from snakepit_worker.testing.connection import decode_response
 from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 from snakepit_worker.wire.values import decode, to_any
-from tests.process.conftest import LIMIT, HealthOf
+from tests.process.conftest import LIMIT, HealthOf, shortest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +30,8 @@ SHORT_GRACE: Final = ("--grace-ms", "20")
 OFTEN: Final = {"SNAKEPIT_HEARTBEAT_CONFIG": '{"interval_ms": 20}'}
 BEATS: Final = 30
 """Heartbeats of a worker that drains, so many that it has had the time to do something wrong."""
+AT_ONCE: Final = 1.0
+"""Seconds."""
 HOST_LIMIT: Final = 6.0
 """Seconds after which the host kills (interop 1.7); a worker needs its grace and one second."""
 
@@ -46,6 +49,7 @@ class Rude(Adapter):
 """
 
 
+@pytest.mark.conforms(14, 17)
 @pytest.mark.parametrize(
     ("number", "kind"),
     [
@@ -55,11 +59,17 @@ class Rude(Adapter):
     ],
 )
 def test_an_idle_worker_ends(number: signal.Signals, kind: str, workers: Workers) -> None:
-    worker, _ = workers.start(standalone=kind == "standalone", arguments=LONG_GRACE)
-    worker.process.send_signal(number)
-    assert worker.wait(LIMIT) == 0
-    workers.all_gone()
-    assert "Traceback" not in worker.output()
+    def seconds() -> float:
+        worker, _ = workers.start(standalone=kind == "standalone", arguments=LONG_GRACE)
+        begun = time.monotonic()
+        worker.process.send_signal(number)
+        assert worker.wait(LIMIT) == 0
+        took = time.monotonic() - begun
+        workers.all_gone()
+        assert "Traceback" not in worker.output()
+        return took
+
+    assert shortest(seconds, AT_ONCE) < AT_ONCE
 
 
 def test_many_signals_are_no_more_than_one(workers: Workers) -> None:
@@ -71,6 +81,7 @@ def test_many_signals_are_no_more_than_one(workers: Workers) -> None:
     assert "Traceback" not in worker.output()
 
 
+@pytest.mark.conforms(17)
 @pytest.mark.parametrize(
     ("tool", "number"),
     [
@@ -114,6 +125,7 @@ class AnsweringHost(StandInHost):
         return pb.ExecuteElixirToolResponse(success=True, result=to_any(asked))
 
 
+@pytest.mark.conforms(18, "D37")
 @pytest.mark.parametrize("tool", ["ask_elixir", "ask_elixir_blocking"])
 def test_running_calls_can_call_the_host(tool: str, workers: Workers, gate: Gate) -> None:
     with AnsweringHost() as host:
@@ -146,6 +158,7 @@ def test_running_streams_come_to_their_end(tool: str, workers: Workers, gate: Ga
     assert worker.wait(LIMIT) == 0
 
 
+@pytest.mark.conforms("D17", "D38")
 @pytest.mark.parametrize(
     "tools",
     [
@@ -169,6 +182,18 @@ def test_what_does_not_end_is_left_behind(
     workers.all_gone()
     for call in calls:
         call.exception(LIMIT)  # the callers are not left waiting
+
+
+@pytest.mark.conforms(15, "D17")
+@pytest.mark.parametrize("tool", ["sleep", "spin"])
+def test_with_the_usual_grace_the_host_need_not_kill(
+    tool: str, workers: Workers, gate: Gate
+) -> None:
+    worker, connection = workers.start(STUBBORN)
+    workers.begin(connection, f"stubborn.{tool}", label="running")
+    gate.arrive("running")
+    worker.terminate()
+    assert worker.wait(HOST_LIMIT) == 0
 
 
 def test_a_lifespan_that_does_not_end_is_left_behind(workers: Workers, gate: Gate) -> None:
@@ -215,6 +240,7 @@ def test_a_tool_can_see_that_its_time_is_over(workers: Workers, gate: Gate) -> N
     assert worker.wait(HOST_LIMIT) == 0
 
 
+@pytest.mark.conforms(17, "D38")
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_the_grace(
     second: signal.Signals, workers: Workers, gate: Gate
@@ -228,6 +254,7 @@ def test_a_second_signal_ends_the_grace(
     assert worker.wait(LIMIT) == 0
 
 
+@pytest.mark.conforms(17, "D38")
 @pytest.mark.parametrize("tool", ["shrug", "sleep_on_main_thread", "leave_a_thread"])
 def test_a_second_signal_ends_what_does_not_end(tool: str, workers: Workers, gate: Gate) -> None:
     worker, connection = workers.start(STUBBORN, WAITING, arguments=LONG_GRACE)

@@ -62,6 +62,7 @@ def failure_of(connection: Connection, tool: str, arguments: dict[str, Any]) -> 
 # --- The package's own adapters ------------------------------------------------------------------
 
 
+@pytest.mark.conforms(50, 93)
 def test_the_showcase(start: Callable[..., Connection]) -> None:
     connection = start(SHOWCASE)
     assert connection.call("ping") == "pong"
@@ -75,12 +76,14 @@ def test_the_showcase(start: Callable[..., Connection]) -> None:
     assert failure_of(connection, "absent", {})["type"] == "AttributeError"
 
 
+@pytest.mark.conforms(93)
 def test_the_threaded_showcase(start: Callable[..., Connection]) -> None:
     connection = start(THREADED, environment={"SNAKEPIT_WORKER_MAX_WORKERS": "4"})
     assert [connection.call("count") for _ in range(3)] == [1, 2, 3]
     assert connection.call("thread") == "tool-0"
 
 
+@pytest.mark.conforms(71)
 def test_a_class_that_is_not_thread_safe_is_refused_where_that_is_asked(
     workers: Workers, stock: Path
 ) -> None:
@@ -93,6 +96,7 @@ def test_a_class_that_is_not_thread_safe_is_refused_where_that_is_asked(
     assert "__thread_safe__" in done.stderr
 
 
+@pytest.mark.conforms(75, 93, "D42")
 def test_a_class_with_only_decorated_methods(start: Callable[..., Connection]) -> None:
     connection = start(TEMPLATE)
     assert connection.call("add", {"a": 2}) == 3
@@ -101,6 +105,7 @@ def test_a_class_with_only_decorated_methods(start: Callable[..., Connection]) -
     assert failure_of(connection, "session_id", {})["code"] == "NOT_FOUND"
 
 
+@pytest.mark.conforms(75, "D42")
 def test_a_class_that_the_generator_made(workers: Workers, stock: Path) -> None:
     del stock
     (workers.folder / "generated_adapter.py").write_text(
@@ -121,6 +126,7 @@ def test_without_the_package_the_error_says_what_to_set(workers: Workers) -> Non
     assert "PYTHONPATH" in last
 
 
+@pytest.mark.conforms(30)
 @pytest.mark.parametrize("order", ["ours first", "theirs first"])
 def test_both_packages_live_in_one_process(order: str, workers: Workers, stock: Path) -> None:
     ours = "from snakepit_worker.wire.generated import snakepit_bridge_pb2 as ours"
@@ -141,6 +147,7 @@ def test_both_packages_live_in_one_process(order: str, workers: Workers, stock: 
 # --- Registration --------------------------------------------------------------------------------
 
 
+@pytest.mark.conforms(72, "D5")
 def test_what_the_base_class_registers_reaches_the_host_under_the_workers_id(
     workers: Workers, stock: Path, ready_file: Path
 ) -> None:
@@ -160,6 +167,7 @@ def test_what_the_base_class_registers_reaches_the_host_under_the_workers_id(
         wait_until(lambda: elixir.stub.ExecuteTool(request, timeout=LIMIT).success, "the tool")
 
 
+@pytest.mark.conforms(96, "D43")
 def test_a_registration_that_fails_breaks_no_call(start: Callable[..., Connection]) -> None:
     connection = start(f"{ADAPTERS}.NotJson")
     assert connection.call("odd") == "object"
@@ -168,6 +176,7 @@ def test_a_registration_that_fails_breaks_no_call(start: Callable[..., Connectio
 # --- Helpers -------------------------------------------------------------------------------------
 
 
+@pytest.mark.conforms(32)
 @pytest.mark.parametrize("tool", ["correlation", "correlation_async"])
 def test_the_helper_knows_the_correlation_id(tool: str, start: Callable[..., Connection]) -> None:
     connection = start(f"{ADAPTERS}.Helped")
@@ -181,6 +190,7 @@ def test_the_helper_knows_the_correlation_id(tool: str, start: Callable[..., Con
     assert response.result.value == b"null"
 
 
+@pytest.mark.conforms(92, 95, "D44")
 def test_what_adapters_emit_reaches_the_hosts_stream(start: Callable[..., Connection]) -> None:
     connection = start(f"{ADAPTERS}.Helped")
     connection.call("events", {"label": "mine"})
@@ -203,6 +213,7 @@ def test_what_adapters_emit_reaches_the_hosts_stream(start: Callable[..., Connec
     assert events["tool.execution.exception"].metadata["error_type"] == "ValueError"
 
 
+@pytest.mark.conforms(77, 81, "D28", "D31")
 def test_the_context(start: Callable[..., Connection], host: StandInHost) -> None:
     host.expose("echo", lambda value: value, description="Gives back")
     connection = start(f"{ADAPTERS}.Helped")
@@ -216,6 +227,7 @@ def test_the_context(start: Callable[..., Connection], host: StandInHost) -> Non
     assert failure_of(connection, "ask", {"name": "absent", "value": 1})["type"] == "ValueError"
 
 
+@pytest.mark.conforms(68, 69)
 @pytest.mark.parametrize(
     ("arguments", "metadata"),
     [
@@ -236,6 +248,7 @@ def test_thread_sensitive_calls_run_on_the_main_thread(
     assert connection.call("on_main_thread", {"library": "other"}) is False
 
 
+@pytest.mark.conforms(68, "D24")
 def test_heartbeats_are_answered_while_the_main_thread_is_held(
     start: Callable[..., Connection], host: StandInHost
 ) -> None:
@@ -274,17 +287,20 @@ def own(connection: Connection, **arguments: Any) -> dict[str, Any]:
     return {"session_id": connection.session_id, **arguments}
 
 
+@pytest.mark.conforms(93)
 def test_references_outlive_the_instance(bridge: Connection) -> None:
     ref = bridge.call("snakebridge.call", own(bridge, value=[1, 2**70]))["id"]
     assert bridge.call("snakebridge.release_ref", own(bridge, ref=ref)) == [1, 2**70]
 
 
+@pytest.mark.conforms(93)
 @pytest.mark.parametrize("tool", ["callback", "callback_from_a_thread"])
 def test_callbacks_while_the_call_runs(tool: str, bridge: Connection) -> None:
     arguments = own(bridge, value={"x": [None, 1]})
     assert bridge.call(f"snakebridge.{tool}", arguments) == {"got": {"x": [None, 1]}}
 
 
+@pytest.mark.conforms(93)
 def test_a_stream_that_calls_back_for_every_item(bridge: Connection) -> None:
     request = bridge.request("snakebridge.stream", own(bridge, n=3))
     with contextlib.closing(bridge.chunks(request, LIMIT)) as chunks:
@@ -298,6 +314,7 @@ def test_calls_that_come_one_at_a_time_find_the_same_thread(bridge: Connection) 
         list(bridge.stream("snakebridge.stream", own(bridge, n=1)))
 
 
+@pytest.mark.conforms(54, 57)
 def test_an_error_keeps_what_the_caller_matches_on(bridge: Connection) -> None:
     failure = failure_of(
         bridge, "snakebridge.release_ref", own(bridge, ref="gone", library="math", call_type="x")

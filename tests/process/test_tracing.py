@@ -181,6 +181,7 @@ def test_spans_can_be_switched_off(
     assert collector.paths == []
 
 
+@pytest.mark.conforms("D46")
 def test_without_a_tracer_nothing_is_written_or_imported(workers: Workers) -> None:
     imported = workers.folder / "looking.py"
     imported.write_text(
@@ -201,6 +202,7 @@ def test_without_a_tracer_nothing_is_written_or_imported(workers: Workers) -> No
     assert worker.output() == ""
 
 
+@pytest.mark.conforms("D46")
 def test_the_console_is_stderr(workers: Workers) -> None:
     process = workers.popen(
         *("--adapter", TRACED, "--elixir-address", workers.host.address),

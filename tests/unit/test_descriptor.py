@@ -19,6 +19,7 @@ assert ours.DESCRIPTOR is other.DESCRIPTOR
 """
 
 
+@pytest.mark.conforms(24)
 def test_the_compiled_descriptor_is_the_one_that_snakepit_has() -> None:
     descriptor = ours.DESCRIPTOR.serialized_pb
     assert len(descriptor) == 5_865
@@ -32,6 +33,7 @@ def test_the_service_stubs_use_the_messages_beside_them() -> None:
     assert vars(ours_grpc)["snakepit__bridge__pb2"] is ours
 
 
+@pytest.mark.conforms(30)
 @pytest.mark.parametrize(
     "imports",
     [

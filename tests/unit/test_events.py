@@ -123,6 +123,7 @@ def test_an_odd_event_does_not_end_the_stream(
 # --- Buffer ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.conforms(90, "D44")
 def test_events_before_the_reader_are_kept_up_to_a_bound_the_newest_dropped() -> None:
     events = Events()
     emit(events, *(f"e.n{number}" for number in range(BUFFERED + 7)))
@@ -319,6 +320,7 @@ def test_a_full_rate_asks_no_chance(rate: float) -> None:
         assert names(events) == ["a.1"]
 
 
+@pytest.mark.conforms(89, "D44")
 def test_sampling_of_patterns_leaves_the_rest_alone() -> None:
     events = Events(lambda: 0.5)
     events.control(sampling(0.0, "tool.*.start", "python.?c"))
@@ -336,6 +338,7 @@ def test_the_last_sampling_counts() -> None:
     assert names(events) == ["b.1", "a.2"]
 
 
+@pytest.mark.conforms(89)
 @pytest.mark.parametrize(
     ("allow", "deny", "passed"),
     [
@@ -368,6 +371,7 @@ def test_a_filter_spares_nobody_from_the_toggle() -> None:
     assert names(events) == []
 
 
+@pytest.mark.conforms(89)
 def test_controls_act_on_what_follows_only() -> None:
     events = Events()
     emit(events, "a.1")

@@ -6,6 +6,8 @@ import warnings
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from snakepit_worker.telemetry import logging
 
@@ -51,6 +53,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
     root.setLevel(level)
 
 
+@pytest.mark.conforms(23)
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_level_lets_through_what_is_as_important(level: LogLevel, log: Log) -> None:
     log.configure(level)
@@ -177,6 +180,12 @@ def test_levels_in_between_are_levels(number: int, log: Log) -> None:
         ('{"token": "abc-0123456789"}', {}),
         ("event", {"token": "abc-0123456789"}),
         ("event", {"nested": {"password": "abc-0123456789"}}),
+        ("event", {"nested": [{"headers": {"Authorization": ["abc-0123456789"]}}]}),
+        ("event", {"nested": ["Bearer abc-0123456789"]}),
+        ("event", {"clientSecret": 123456789012345}),
+        ("event", {"value": KeyError("password='abc-0123456789'")}),
+        ("event", {"value": b"password='abc-0123456789'"}),
+        ("event", {"exc_info": ValueError("password='abc-0123456789'")}),
         ("Bearer abc-0123456789", {}),
         ("https://me:abc-0123456789@example.com", {}),
     ],
@@ -193,6 +202,42 @@ def test_secrets_do_not_get_out_and_lines_stay_whole(
     assert "0123456789" not in log.text
     if not terminal:
         assert log.line()["level"] == "info"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_tracebacks_lose_their_secrets_too(
+    terminal: bool,  # noqa: FBT001
+    log: Log,
+) -> None:
+    log.configure(terminal=terminal)
+    try:
+        try:
+            raise KeyError("token='abc-0123456789'")
+        except KeyError as error:
+            error.add_note(f"-----BEGIN {'PRIVATE'} KEY-----\n{'0123456789' * 6}")
+            raise ValueError("https://me:abc-0123456789@example.com") from error
+    except ValueError:
+        logging.logger().exception("ours")
+        standard.getLogger("other").exception("theirs with password='abc-0123456789'")
+    assert "0123456789" not in log.text
+    assert log.text.count("ValueError: https://me:[REDACTED]@example.com") == 2
+    assert log.text.count("direct cause") == 2
+
+
+fragments = st.lists(
+    st.sampled_from(
+        ["token", ": ", "=", "'", '"', "\\", "https://", "a:b", "@", "?key=", "x1y2z3", "Bearer "]
+    )
+)
+
+
+@given(st.dictionaries(st.sampled_from("abcde"), fragments.map("".join)), fragments.map("".join))
+def test_no_pattern_reaches_beyond_its_field(fields: dict[str, str], event: str) -> None:
+    written = Log()
+    line = logging._for_process(0, cast("StderrWriter", written), terminal=False)
+    line.info(event, **fields, last="one")
+    assert set(written.line()) == {"event", "last", "level", "timestamp", *fields}
+    assert written.line()["last"] == "one"
 
 
 def test_lines_for_a_terminal_are_text(log: Log) -> None:
@@ -215,4 +260,21 @@ def test_a_program_that_embeds_a_worker_keeps_its_own_logging(
     (record,) = caplog.records
     assert (record.name, record.getMessage()) == ("snakepit_worker", "serving")
     assert (record.__dict__["port"], record.__dict__["tool"]) == (7, "a.b")
+    assert log.text == ""
+
+
+def test_exceptions_in_an_embedding_programs_log_lose_their_secrets(
+    log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    try:
+        raise ValueError("token='abc-0123456789'")
+    except ValueError as error:
+        logging.logger().exception("failed", details={"token": "abc-0123456789"})
+        caught = error
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[1] is caught  # for handlers that look at exceptions themselves
+    assert "ValueError: token='[REDACTED]'" in caplog.text
+    assert "0123456789" not in caplog.text
+    assert record.__dict__["details"] == {"token": "[REDACTED]"}
     assert log.text == ""

@@ -31,16 +31,19 @@ def is_marker(value: Any) -> bool:
     return isinstance(value, dict) and value.get("__ffi_unserializable__") is True
 
 
+@pytest.mark.conforms(47)
 @pytest.mark.parametrize("first", range(len(METHODS)))
 def test_methods_are_asked_in_the_order_of_the_contract(first: int) -> None:
     assert RULES.convert(thing(*METHODS[first:])) == METHODS[first]
 
 
+@pytest.mark.conforms(47)
 @pytest.mark.parametrize("failing", range(1, len(METHODS)))
 def test_a_method_that_raises_is_skipped(failing: int) -> None:
     assert RULES.convert(thing(METHODS[failing], failing=METHODS[:failing])) == METHODS[failing]
 
 
+@pytest.mark.conforms(47)
 def test_an_object_whose_methods_all_raise_becomes_a_marker() -> None:
     assert is_marker(RULES.convert(thing(failing=METHODS)))
 
@@ -101,6 +104,7 @@ class Outer:
 TYPE = f"{__name__}.Outer.Inner"
 
 
+@pytest.mark.conforms(48)
 @pytest.mark.parametrize("policy", DETAIL_POLICIES)
 def test_a_marker_names_the_type(policy: Any) -> None:
     marker = MarkerRules(policy).marker(Outer.Inner())
@@ -108,6 +112,7 @@ def test_a_marker_names_the_type(policy: Any) -> None:
     assert marker["__type__"] == TYPE
 
 
+@pytest.mark.conforms(48)
 def test_by_default_repr_is_neither_shown_nor_called() -> None:
     value = Outer.Inner("text")
     assert set(RULES.marker(value)) == {"__ffi_unserializable__", "__type__"}
@@ -133,6 +138,7 @@ def test_policy_repr_truncated_hides_nothing() -> None:
     assert MarkerRules("repr_truncated").marker(Outer.Inner(text))["__repr__"] == text
 
 
+@pytest.mark.conforms(48)
 @pytest.mark.parametrize("limit", range(40))
 def test_redaction_comes_before_cutting(limit: int) -> None:
     """Cut first, half a secret would no longer look like one."""
@@ -169,6 +175,7 @@ class Array:
         return "the next step"
 
 
+@pytest.mark.conforms(49)
 @pytest.mark.parametrize(
     "attributes",
     [
@@ -245,6 +252,7 @@ def test_the_policy_comes_from_the_environment(policy: str) -> None:
     assert settings.unserializable_detail == policy
 
 
+@pytest.mark.conforms(49)
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("17", 17), ("0", 0), ("2000", 2000), ("2001", 2000), ("-1", 0), ("many", 500), ("", 500)],
@@ -254,6 +262,7 @@ def test_a_bad_length_in_the_environment_falls_back(text: str, expected: int) ->
     assert settings.unserializable_repr_maxlen == expected
 
 
+@pytest.mark.conforms(49)
 @pytest.mark.parametrize(("text", "expected"), [("0", 0), ("5", 5), ("-1", 0), ("x", 1_000_000)])
 def test_a_bad_number_of_elements_in_the_environment_falls_back(text: str, expected: int) -> None:
     settings = parse([], {"SNAKEPIT_TOLIST_MAX_ELEMENTS": text})

@@ -25,6 +25,7 @@ def stdout(line: Line) -> RealStdout:
     return cast("RealStdout", line)
 
 
+@pytest.mark.conforms(3)
 def test_a_file_is_complete_on_disk_before_it_has_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

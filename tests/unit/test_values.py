@@ -79,6 +79,7 @@ def result_of(values: Values, value: object) -> Any:
 # --- Parameters -----------------------------------------------------------------------------------
 
 
+@pytest.mark.conforms(35, 36, "D53")
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
@@ -107,6 +108,7 @@ def test_a_parameter_is_its_json_value(data: bytes, expected: object) -> None:
     assert type(value) is type(expected)
 
 
+@pytest.mark.conforms(34)
 @pytest.mark.parametrize(
     "label",
     [
@@ -129,6 +131,7 @@ def test_any_other_label_leaves_the_value_as_it_is(label: str, value: object) ->
     assert decode(message(json.dumps(value).encode(), label), "p") == value
 
 
+@pytest.mark.conforms(34)
 @pytest.mark.parametrize(
     "prefix", ["", "type.googleapis.com/snakepit.", "dspex.variables/", "a.b/"]
 )
@@ -270,6 +273,7 @@ def test_what_a_caller_sends_is_what_a_tool_gets(value: object) -> None:
 # --- Results, exact -------------------------------------------------------------------------------
 
 
+@pytest.mark.conforms("D20", "D23")
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -397,6 +401,7 @@ NESTED = [
 ]
 
 
+@pytest.mark.conforms(38, 41, 46, "D22")
 @pytest.mark.parametrize("mode", ["exact", "compatible"])
 @pytest.mark.parametrize("beside", [0, 2**70], ids=["plain", "beside a big integer"])
 @pytest.mark.parametrize(("value", "expected"), NESTED, ids=name_of)
@@ -454,6 +459,7 @@ anything = st.recursive(
 )
 
 
+@pytest.mark.conforms(38, 41, "D22")
 @given(anything)
 def test_results_are_strict_json_and_the_same_on_both_ways(value: object) -> None:
     plain, _ = strict(EXACT.to_json([value, 0]))
@@ -504,6 +510,7 @@ def test_an_integer_with_too_many_digits_for_python_is_an_error() -> None:
         EXACT.result(10**5000)
 
 
+@pytest.mark.conforms(45, 46, "D45")
 def test_a_reference_goes_back_unchanged() -> None:
     reference = decode(message(json.dumps(REFERENCE).encode()), "p")
     assert result_of(EXACT, reference) == REFERENCE
@@ -555,6 +562,7 @@ def test_bytes_are_not_copied() -> None:
 # --- Results, compatible --------------------------------------------------------------------------
 
 
+@pytest.mark.conforms(41)
 @pytest.mark.parametrize(
     ("value", "kind", "data"),
     [
@@ -608,6 +616,7 @@ def test_a_compatible_reference_keeps_its_label() -> None:
 # --- Chunks ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.conforms(63, "D14")
 @pytest.mark.parametrize(
     ("value", "exact", "compatible"),
     [
@@ -645,6 +654,7 @@ def test_a_chunk_that_cannot_be_encoded_is_an_error() -> None:
         EXACT.chunk("\ud800")
 
 
+@pytest.mark.conforms("D14")
 @given(st.floats())
 def test_a_number_in_a_chunk_is_strict_json(number: float) -> None:
     strict(EXACT.chunk(number))
@@ -659,6 +669,7 @@ class ForeignChunk:
         return f"ForeignChunk({vars(self)})"
 
 
+@pytest.mark.conforms(62)
 @pytest.mark.parametrize(
     ("item", "expected"),
     [

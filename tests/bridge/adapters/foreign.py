@@ -195,6 +195,13 @@ class Safe(Plain):
     __thread_safe__ = True
 
 
+class Keywords(Plain):
+    """Can only be called by keyword."""
+
+    def execute_tool(self, *, context: Any, tool_name: str, arguments: dict[str, Any]) -> Any:  # type: ignore[override]  # the order is the point
+        return super().execute_tool(tool_name, arguments, context)
+
+
 class BadCleanup(Plain):
     """Its cleanup raises."""
 

@@ -27,6 +27,15 @@ class Foreign:
     def call(self, arguments: dict[str, Any], context: Any) -> Any:
         return context.call_elixir_tool(arguments.pop("name"), **arguments)
 
+    def call_in_session(self, arguments: dict[str, Any], context: Any) -> Any:
+        """The same where the caller has named a session of its own."""
+        return self.call({k: v for k, v in arguments.items() if k != "session_id"}, context)
+
+    def call_twice(self, arguments: dict[str, Any], context: Any) -> Any:
+        """Through the context first, then through the stub."""
+        first = self.call({"name": arguments["first"]}, context)
+        return [first, self.through_stub(arguments, context)]
+
     def caught(self, arguments: dict[str, Any], context: Any) -> list[str]:
         try:
             self.call(arguments, context)
@@ -42,7 +51,7 @@ class Foreign:
             session_id=context.session_id, tool_name=arguments["name"]
         )
         request.parameters["value"].value = msgspec.json.encode(arguments["value"])
-        response = context.stub.ExecuteElixirTool(request)
+        response = context.stub.ExecuteElixirTool(request, metadata=arguments.get("headers"))
         return decode(response.result, "result") if response.success else response.error_message
 
     def through_stub_in_thread(self, arguments: dict[str, Any], context: Any) -> Any:
