@@ -19,6 +19,7 @@ from snakepit_worker.process.readiness import announce
 from snakepit_worker.process.signals import Signals
 from snakepit_worker.process.watchdog import watch_parent
 from snakepit_worker.telemetry.logging import logger
+from snakepit_worker.wire.redaction import redact
 
 if TYPE_CHECKING:
     from snakepit_worker.process.readiness import RealStdout
@@ -140,8 +141,8 @@ def report(error: BaseException) -> int:
     known = isinstance(error, StartError)
     cause = error.__cause__ if known else error
     if cause is not None:
-        sys.stderr.write("".join(traceback.format_exception(cause)))
-    text = str(error) if known else f"{type(error).__name__}: {error}"
+        sys.stderr.write(redact("".join(traceback.format_exception(cause))))
+    text = redact(str(error) if known else f"{type(error).__name__}: {error}")
     if len(text) > _SUMMARY_LENGTH:
         text = f"{text[:_SUMMARY_LENGTH]}…"
     sys.stderr.write(f"snakepit-worker: cannot start: {text}\n")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from snakepit_worker.wire.generated.snakepit_bridge_pb2 import TelemetryEvent
 from snakepit_worker.wire.json_text import valid_text
+from snakepit_worker.wire.redaction import REDACTED, is_secret, redact
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -178,7 +179,8 @@ def _message(event: _Event) -> TelemetryEvent:
         elif isinstance(value, float):
             measurement.float_value = value
         else:
-            measurement.string_value = valid_text(value)
+            measurement.string_value = redact(valid_text(value))
     for key, value in event.metadata.items():
-        message.metadata[valid_text(key)] = valid_text(value)
+        name = valid_text(key)
+        message.metadata[name] = REDACTED if is_secret(name) else redact(valid_text(value))
     return message

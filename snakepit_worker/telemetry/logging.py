@@ -14,8 +14,9 @@ from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from snakepit_worker.telemetry.listening import tell
 from snakepit_worker.wire.json_text import dumps, valid_text
-from snakepit_worker.wire.redaction import REDACTED, is_secret, redact
+from snakepit_worker.wire.redaction import REDACTED, is_secret, redact, redact_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableMapping
@@ -39,6 +40,7 @@ _LEVELS: Final[Mapping[LogLevel, int]] = {
 }
 _KNOWN_LEVELS: Final = (10, 20, 30, 40, 50)
 """Those that structlog knows; frameworks have some of their own in between."""
+_FORMATTER: Final = logging.Formatter()
 _current: FilteringBoundLogger | None = None
 
 
@@ -63,35 +65,35 @@ def configure(level: LogLevel, writer: StderrWriter, *, terminal: bool) -> None:
     # Built with the first line, which a quiet worker writes only after it is ready.
     _current, _build = None, partial(_for_process, threshold, writer, terminal=terminal)
     root = logging.getLogger()
-    root.handlers[:] = [_Handler()]
     # Frameworks report their progress at info; only a developer wants that.
-    root.setLevel(threshold if level == "debug" else max(threshold, logging.WARNING))
+    lowest = threshold if level == "debug" else max(threshold, logging.WARNING)
+    root.handlers[:] = [_Handler(lowest)]  # whoever listens to a call lowers the logger's level
+    root.setLevel(lowest)
     logging.getLogger("grpc").setLevel(max(threshold, logging.WARNING))  # floods at debug
     logging.captureWarnings(capture=True)
 
 
 def _for_process(threshold: int, writer: StderrWriter, *, terminal: bool) -> FilteringBoundLogger:
     structlog = _import_structlog()
-    renderer: list[Processor]
+    renderer: Processor
     if terminal:
-        plain = structlog.dev.plain_traceback
-        renderer = [
-            structlog.dev.ConsoleRenderer(
-                colors=not os.environ.get("NO_COLOR"),  # no-color.org
-                sort_keys=False,
-                exception_formatter=plain,
-            )
-        ]
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=not os.environ.get("NO_COLOR"),  # no-color.org
+            sort_keys=False,
+            exception_formatter=structlog.dev.plain_traceback,
+        )
     else:
-        renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_dumps)]
+        renderer = structlog.processors.JSONRenderer(_dumps)
     bound: FilteringBoundLogger = structlog.wrap_logger(
         _Sink(writer),
         processors=[
             _add_call_fields,
+            structlog.processors.format_exc_info,
             _redact_fields,
+            _tell_listener,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *renderer,
+            renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(min(threshold, logging.CRITICAL)),
     ).bind()
@@ -105,7 +107,7 @@ class _Sink:
         self._writer = writer
 
     def msg(self, message: str) -> None:
-        self._writer.write(redact(message) + "\n")
+        self._writer.write(message + "\n")
 
     debug = info = warning = error = exception = critical = msg
 
@@ -140,13 +142,33 @@ def _redact_fields(
     _method: str,
     event: MutableMapping[str, Any],
 ) -> MutableMapping[str, Any]:
-    """Before rendering, which may put colours between a name and its value."""
+    """Before rendering: a pattern that fits across two fields would break the line."""
     for key, value in event.items():
         if is_secret(key):
             event[key] = REDACTED
         elif isinstance(value, str):
             event[key] = valid_text(redact(value))
+        elif key != "exc_info":  # of a program that embeds a worker; see _redact_exception
+            event[key] = redact_value(value)
     return event
+
+
+def _tell_listener(
+    _logger: Any,  # noqa: ANN401 - structlog's processor signature
+    method: str,
+    event: MutableMapping[str, Any],
+) -> MutableMapping[str, Any]:
+    if "logger" not in event:  # lines of other loggers are heard where they come in
+        level = logging.getLevelNamesMapping().get(method.upper(), logging.ERROR)
+        tell(level, "snakepit_worker", event["event"])
+    return event
+
+
+def _redact_exception(record: logging.LogRecord) -> bool:
+    """Before any handler formats it: formatters take the text that they find."""
+    if record.exc_info and not record.exc_text:
+        record.exc_text = redact(_FORMATTER.formatException(record.exc_info))
+    return True
 
 
 def _dumps(event: object, **_: object) -> str:
@@ -156,10 +178,12 @@ def _dumps(event: object, **_: object) -> str:
 def _embedded() -> FilteringBoundLogger:
     import structlog  # noqa: PLC0415 - costs 50 ms; see _import_structlog
 
+    ours = logging.getLogger("snakepit_worker")
     # Without any handler Python prints warnings to the stderr of a program that asked for none.
-    logging.getLogger("snakepit_worker").addHandler(logging.NullHandler())
+    ours.addHandler(logging.NullHandler())
+    ours.addFilter(_redact_exception)
     bound: FilteringBoundLogger = structlog.wrap_logger(
-        logging.getLogger("snakepit_worker"),
+        ours,
         processors=[_add_call_fields, _redact_fields, structlog.stdlib.render_to_log_kwargs],
         wrapper_class=structlog.stdlib.BoundLogger,
     ).bind()

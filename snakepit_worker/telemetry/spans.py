@@ -12,6 +12,9 @@ from opentelemetry import context as current
 from opentelemetry import propagate, trace
 from opentelemetry.trace import SpanKind, StatusCode
 
+from snakepit_worker.wire.json_text import valid_text
+from snakepit_worker.wire.redaction import redact
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -45,7 +48,7 @@ class Spans:
                 and without one the call that this code serves does.
         """
         parent = propagate.extract(headers, current.get_current())
-        attributes = {f"snakepit.{key}": fact for key, fact in facts.items()}
+        attributes = {f"snakepit.{key}": redact(fact) for key, fact in facts.items()}
         span = self._tracer.start_span(name, parent, SpanKind.SERVER, attributes)
         current.attach(trace.set_span_in_context(span, parent))  # each RPC has its own context
         return span
@@ -75,7 +78,17 @@ class Spans:
         Args:
             name: Of the span.
         """
-        with self._tracer.start_as_current_span(name, kind=SpanKind.CLIENT):
+        with self._tracer.start_as_current_span(
+            name,
+            kind=SpanKind.CLIENT,
+            record_exception=False,  # it would send the text and the traceback as they are
+            set_status_on_exception=False,
+        ) as span:
             carrier: dict[str, str] = {}
             propagate.inject(carrier)
-            yield tuple(carrier.items())
+            try:
+                yield tuple(carrier.items())
+            except Exception as error:
+                span.set_attribute("error.type", type(error).__name__)
+                span.set_status(StatusCode.ERROR, redact(valid_text(error)))
+                raise

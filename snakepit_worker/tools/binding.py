@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-import re
 import typing
 from collections import abc
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from snakepit_worker.errors import InvalidArgument, StartError, Violation
+from snakepit_worker.errors import InvalidArgument, StartError
 from snakepit_worker.tools.context import CallContext
-from snakepit_worker.wire.redaction import is_secret, redact
+from snakepit_worker.tools.conversion import convert
+from snakepit_worker.tools.violations import Violations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,17 +22,6 @@ __all__ = ["RUNTIME_ARGUMENTS", "Signature"]
 
 RUNTIME_ARGUMENTS: Final = ("session_id", "idempotent")
 """Arguments that the runtime itself consumes; tools never see them."""
-
-_BINARY: Final = (bytes, bytearray, memoryview)
-"""Given as binary parameters only: a JSON string is never taken for base64."""
-
-_PREVIEW: Final = 60
-_ENOUGH: Final = 50
-"""Violations that are collected; what sends more is no mistake of a person."""
-_LONGEST_NAME: Final = 100
-_FEW: Final = 20
-_LONGEST_LOOK: Final = 4_096
-_STEP: Final = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +61,7 @@ class Signature:
                 self.context_parameter = name
                 continue
             self._parameters[name] = _parameter(tool, parameter, hints)
-        self._required = [p.name for p in self._parameters.values() if p.required]
+        self._required = {p.name for p in self._parameters.values() if p.required}
         self._returns = hints.get("return", Any)
         self._struct = self._define_struct()
 
@@ -88,33 +75,21 @@ class Signature:
             InvalidArgument: Naming every argument that is wrong, missing or unknown.
         """
         bound: dict[str, Any] = {}
-        violations: list[Violation] = []
         for name, value in arguments.items():
-            if len(violations) >= _ENOUGH:
-                break
             parameter = self._parameters.get(name)
             if parameter is None:
                 if name in RUNTIME_ARGUMENTS:
                     continue
-                violations.append(Violation(name, self._unknown(name)))
-            elif parameter.accepts is not None and type(value) is parameter.accepts:
+                raise self._refusal(arguments)
+            if parameter.accepts is not None and type(value) is parameter.accepts:
                 bound[name] = value
-            else:
-                try:
-                    bound[name] = msgspec.convert(value, parameter.hint, builtin_types=_BINARY)
-                except msgspec.ValidationError as error:
-                    violations.append(_violation(parameter, value, error))
-        violations += [
-            Violation(name, f"expected {self._expected(name)}, got nothing")
-            for name in self._required
-            if name not in arguments
-        ]
-        if violations:
-            order = list(self._parameters)
-            violations.sort(key=lambda v: _position(v.field, order))  # arguments come in any order
-            text = "; ".join(f"{v.field}: {v.description}" for v in violations)
-            msg = f"wrong arguments for {self.tool}: {text}"
-            raise InvalidArgument(msg, violations=violations)
+                continue
+            try:
+                bound[name] = convert(value, parameter.hint)
+            except (msgspec.ValidationError, TypeError):
+                raise self._refusal(arguments) from None
+        if not arguments.keys() >= self._required:
+            raise self._refusal(arguments)
         return bound
 
     def schema(self) -> dict[str, Any]:
@@ -154,22 +129,19 @@ class Signature:
             raise StartError(msg) from None
         return struct
 
-    def _expected(self, name: str) -> str:
-        hint = self._parameters[name].hint
-        try:
-            msgspec.convert(_NOTHING, hint)
-        except msgspec.ValidationError as error:
-            match = _EXPECTED.match(str(error))
-            if match:
-                return match[1].replace("`", "")
-        return "a value"
-
-    def _unknown(self, name: str) -> str:
-        near = difflib.get_close_matches(name[:_LONGEST_NAME], self._parameters, n=1)
-        if near:
-            return f"unknown argument; did you mean {near[0]}?"
-        known = ", ".join(self._parameters) or "no arguments"
-        return f"unknown argument; {self.tool} takes {known}"
+    def _refusal(self, arguments: Mapping[str, Any]) -> InvalidArgument:
+        """Looks at everything, which is only done once something is known to be wrong."""
+        violations = Violations()
+        for name, parameter in self._parameters.items():
+            if name in arguments:
+                violations.search(name, arguments[name], parameter.hint)
+            elif parameter.required:
+                violations.missing(name, parameter.hint)
+        for name in arguments:
+            if name not in self._parameters and name not in RUNTIME_ARGUMENTS:
+                violations.unknown(name, self._parameters, self.tool)
+        msg = f"wrong arguments for {self.tool}: {violations.text()}"
+        return InvalidArgument(msg, violations=violations.kept())
 
 
 def _parameter(tool: str, parameter: inspect.Parameter, hints: Mapping[str, Any]) -> Parameter:
@@ -192,60 +164,7 @@ def _parameter(tool: str, parameter: inspect.Parameter, hints: Mapping[str, Any]
     return Parameter(name, hint, required, None if required else parameter.default, accepts)
 
 
-def _violation(parameter: Parameter, value: object, error: msgspec.ValidationError) -> Violation:
-    text, _, path = str(error).partition(" - at `$")
-    path = path.removesuffix("`")
-    expected, _, kind = text.replace("`", "").partition(", got ")
-    expected = expected[:1].lower() + expected[1:]
-    if text.startswith("Invalid enum value"):
-        choices = _choices(parameter.hint)
-        expected = f"expected one of {', '.join(map(repr, choices))}" if choices else expected
-    description = expected
-    if is_secret(parameter.name):
-        return Violation(parameter.name + path, description)
-    came = _preview(_inside(value, path))
-    description += f", got {kind} ({came})" if kind else f", got {came}"
-    return Violation(parameter.name + path, description)
-
-
-def _position(field: str, order: list[str]) -> tuple[int, str]:
-    """By signature; what is unknown comes last."""
-    name = re.split(r"[.\[]", field, maxsplit=1)[0]
-    return (order.index(name) if name in order else len(order), field)
-
-
-def _choices(hint: Any) -> list[Any]:  # noqa: ANN401 - any type hint
-    """The values that a Literal or an Enum allows, wherever it stands in the hint."""
-    if typing.get_origin(hint) is typing.Literal:
-        return list(typing.get_args(hint))
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return [member.value for member in hint]
-    return [choice for part in typing.get_args(hint) for choice in _choices(part)]
-
-
-def _inside(value: Any, path: str) -> Any:  # noqa: ANN401 - any JSON value
-    """What lies at a path such as ``[1].name``; the nearest container where it cannot be told."""
-    for key, index in _STEP.findall(path):
-        try:
-            value = value[int(index)] if index else value[key]
-        except (KeyError, IndexError, TypeError, ValueError):
-            return value
-    return value
-
-
-def _preview(value: object) -> str:
-    """A short form of what came; secrets go before it is cut."""
-    if isinstance(value, bytes | bytearray | memoryview):
-        return f"{len(value)} bytes"
-    if isinstance(value, list | dict) and len(value) > _FEW:
-        return f"{len(value)} of them"
-    text = redact(repr(value)[:_LONGEST_LOOK])
-    return text if len(text) <= _PREVIEW else text[:_PREVIEW] + "…"
-
-
 _PLAIN: Final = (str, int, bool, bytes, dict, list)
-_NOTHING: Final = object()
-_EXPECTED: Final = re.compile(r"Expected (.+), got ")
 _STREAMS: Final = (
     abc.Iterator,
     abc.Iterable,

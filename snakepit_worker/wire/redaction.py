@@ -50,6 +50,11 @@ _PARAMETER_MARKS: Final = (
     *("key=", "token=", "secret=", "passwd=", "password=", "passphrase=", "pwd="),
     *("sig=", "signature=", "credential=", "credentials="),
 )
+_KEY_WITH_END: Final = r"[^-]*+(?:-(?!----)[^-]*+)*+-----END [A-Z0-9 ]{1,90}-----"
+_KEY_LINES: Final = (
+    r"(?:(?:\s|\\[nr])*+(?:(?:Proc-Type|DEK-Info):[^\n\\]*+|[A-Za-z0-9+/=]{20,}+))*+"
+    r"""(?:(?:\s|\\[nr])*+[A-Za-z0-9+/=]{1,64}(?=\Z|["'…]))?"""
+)
 _BARE: Final = "A-Za-z+/_~.=!@$%^*-"
 _START: Final = "(?<![A-Za-z0-9])"
 
@@ -59,7 +64,7 @@ _RULES: Final = (
     _rule(
         "-----begin",
         r"-----BEGIN (?:[A-Z0-9]{1,20} ){0,4}PRIVATE KEY-----"
-        r"""[^"']*?(?:-----END [A-Z0-9 ]{1,90}-----|(?=["'])|\Z)""",
+        rf"(?:{_KEY_WITH_END}|{_KEY_LINES})",
     ),
     _rule(
         "://",
