@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from snakepit_worker import __version__
 from snakepit_worker.errors import StartError
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from snakepit_worker.doctor import Check
     from snakepit_worker.settings import Settings
-    from snakepit_worker.wire.generated.snakepit_bridge_pb2 import ExecuteToolResponse
 
 __all__ = ["main"]
 
@@ -129,10 +128,10 @@ def _tools(settings: Settings, stdout: RealStdout) -> int:
     from snakepit_worker.tools.loading import load  # noqa: PLC0415
     from snakepit_worker.tools.registry import Registry  # noqa: PLC0415
 
-    async def serve(*_: object, **__: object) -> ExecuteToolResponse:
+    def served(*_: object, **__: object) -> NoReturn:
         raise NotImplementedError  # they are only described
 
-    own = builtin_adapters(SessionStore(Limits()), dict, dict, list, serve)
+    own = builtin_adapters(SessionStore(Limits()), dict, dict, list, served, served)
     loaded = [load(name) for name in settings.adapters]
     registry = Registry([*own, *(one for one in loaded if isinstance(one, Adapter))])
     stdout.write(json.dumps(registry.describe(), indent=2))

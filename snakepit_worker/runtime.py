@@ -21,6 +21,7 @@ from snakepit_worker.calls.admission import WaitingRules
 from snakepit_worker.calls.call import Call
 from snakepit_worker.calls.dispatcher import Dispatcher, Rules
 from snakepit_worker.calls.foreign import ForeignServer
+from snakepit_worker.calls.jobs import JobLimits, Jobs
 from snakepit_worker.calls.lifespans import Lifespans
 from snakepit_worker.calls.loop import LoopThread
 from snakepit_worker.calls.places import Places
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from snakepit_worker.deadline import Deadline
     from snakepit_worker.settings import Settings
     from snakepit_worker.tools.api import Adapter
+    from snakepit_worker.tools.jobs import Job
     from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 
 __all__ = ["Worker"]
@@ -170,7 +172,7 @@ class Worker:
         settings = self.settings
         loaded = [found.get(name) or self._find(name) for name in settings.adapters]
         own = builtin_adapters(
-            self._store, self._info, self._stats, self._describe, self._serve_one
+            self._store, self._info, self._stats, self._describe, self._serve_one, self._start_job
         )
         native = [adapter for adapter in loaded if not isinstance(adapter, ForeignAdapter)]
         self._registry = Registry([*own, *self._adapters, *native])
@@ -214,6 +216,10 @@ class Worker:
                 settings.adapter_timeout_ms / 1000, settings.thread_sensitive, settings.tracebacks
             ),
         )
+        limits = JobLimits(
+            settings.max_jobs, settings.max_session_jobs, settings.max_job_mb * 1024 * 1024
+        )
+        self._jobs = Jobs(self._dispatcher, self._store, limits)
         self._health = Health()
         service = BridgeService(
             self._dispatcher,
@@ -237,6 +243,9 @@ class Worker:
         """A call inside a call."""
         headers = {CORRELATION_HEADER: correlation_id}
         return await self._dispatcher.call_within(Call(request, deadline, headers))
+
+    def _start_job(self, *arguments: Any, **options: Any) -> Job:  # noqa: ANN401 - as Jobs.start
+        return self._jobs.start(*arguments, **options)
 
     def _make_places(self) -> Places:
         settings = self.settings
@@ -324,11 +333,14 @@ class Worker:
             )
             for wait in waits:
                 wait.cancel()
+            jobs = self._jobs.cancel_all()
             cancelled = self._dispatcher.cancel_all()
             if cancelled:
-                logger().warning("calls cancelled by the shutdown", calls=cancelled)
+                logger().warning("calls cancelled by the shutdown", calls=cancelled, jobs=jobs)
             self._events.close()
             await self._server.stop(_REPLY_TIME)
+            self._jobs.give_up()
+            await _within(_CLOSE_TIME, "jobs", self._jobs.idle())
             for task in list(self._tasks):
                 task.cancel()
             await _within(_CLOSE_TIME, "adapters", self._lifespans.leave())
@@ -372,6 +384,7 @@ class Worker:
     def _stats(self) -> dict[str, Any]:
         return {
             "calls": self._dispatcher.counters(),
+            "jobs": self._jobs.counters(),
             **self._places.describe(),
             "sessions": len(self._store),
             "resources": sum(len(session) for session in self._store.sessions()),

@@ -135,6 +135,35 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             ge=0,
         ),
     ] = 250
+    max_jobs: Annotated[
+        int,
+        _option(
+            "jobs held, running ones and ended ones; beyond it the one that ended first goes, and "
+            "where all of them run job.start is refused",
+            flag="--max-jobs",
+            env=("SNAKEPIT_WORKER_MAX_JOBS",),
+            ge=1,
+        ),
+    ] = 1_000
+    max_session_jobs: Annotated[
+        int,
+        _option(
+            "jobs that one session holds, running ones and ended ones",
+            flag="--max-session-jobs",
+            env=("SNAKEPIT_WORKER_MAX_SESSION_JOBS",),
+            ge=1,
+        ),
+    ] = 250
+    max_job_mb: Annotated[
+        int,
+        _option(
+            "MiB of events and results that ended jobs may hold; beyond it the one that ended "
+            "first goes",
+            flag="--max-job-mb",
+            env=("SNAKEPIT_WORKER_MAX_JOB_MB",),
+            ge=1,
+        ),
+    ] = 256
     grace_ms: Annotated[
         int,
         _option(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from snakepit_worker.deadline import Deadline
     from snakepit_worker.sessions import Session
     from snakepit_worker.tools.context import CallContext
+    from snakepit_worker.tools.jobs import Job
     from snakepit_worker.tools.registry import Tool
     from snakepit_worker.wire.failures import Failure
     from snakepit_worker.wire.generated.snakepit_bridge_pb2 import ExecuteToolRequest
@@ -32,6 +33,7 @@ class Call:
         request: The request.
         deadline: When the caller stops waiting.
         headers: What came beside the request.
+        job: Follows the call, where it runs as a job.
     """
 
     __slots__ = (
@@ -43,6 +45,7 @@ class Call:
         "failure",
         "fields",
         "headers",
+        "job",
         "lane",
         "placed",
         "request",
@@ -52,12 +55,17 @@ class Call:
     )
 
     def __init__(
-        self, request: ExecuteToolRequest, deadline: Deadline, headers: abc.Mapping[str, str]
+        self,
+        request: ExecuteToolRequest,
+        deadline: Deadline,
+        headers: abc.Mapping[str, str],
+        job: Job | None = None,
     ) -> None:
         self.begun = time.perf_counter_ns()
         self.request = request
         self.deadline = deadline
         self.headers = headers
+        self.job = job
         self.correlation_id = (
             headers.get(CORRELATION_HEADER)
             or request.metadata.get("correlation_id")

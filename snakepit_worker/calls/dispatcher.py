@@ -19,6 +19,7 @@ from snakepit_worker.calls.call import Call, logical_session
 from snakepit_worker.calls.encoding import IS_A_STREAM, Encoder
 from snakepit_worker.calls.failures import FailureReports
 from snakepit_worker.calls.native import NativeCall
+from snakepit_worker.calls.reports import CallReports
 from snakepit_worker.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -74,7 +75,7 @@ class Rules:
 
 
 class Dispatcher:
-    """Serves calls.
+    """Serves calls.  Lives on the event loop.
 
     Args:
         registry: The tools.
@@ -113,6 +114,7 @@ class Dispatcher:
         self._spans = spans
         self._rules = rules
         self._run_sync = partial(executors.run, places.threads.runner)
+        self._loop = asyncio.get_running_loop()
         self._running: set[Call] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -161,8 +163,7 @@ class Dispatcher:
             async with asyncio.timeout(call.deadline.remaining()):
                 return await self.call(call)
         except TimeoutError:
-            late = DeadlineExceeded(f"the time of the call to {call.request.tool_name} is over")
-            failure = self._failures.report(call, late)
+            failure = self._late(call)
         return ExecuteToolResponse(
             success=False,
             error_message=failure.to_json(),
@@ -191,6 +192,40 @@ class Dispatcher:
         finally:
             self._finish(call)
         return None
+
+    async def stream_within(
+        self, call: Call, write: Callable[[ToolChunk], Awaitable[None]]
+    ) -> Failure | None:
+        """The same for a call of the worker's own, whose deadline no RPC enforces.
+
+        Args:
+            call: The call.
+            write: As for ``stream``.
+        """
+        try:
+            async with asyncio.timeout(call.deadline.remaining()):
+                return await self.stream(call, write)
+        except TimeoutError:
+            return self._late(call)
+
+    def check(self, request: ExecuteToolRequest) -> bool:
+        """Whether a call can be served, as far as that shows before it is; whether it streams.
+
+        Args:
+            request: The request.
+
+        Raises:
+            WorkerError: What is wrong with it.
+        """
+        tool = self._registry.find(request.tool_name)
+        if tool is None:
+            self._check_foreign(request.tool_name)
+        arguments = decode_arguments(request)
+        logical_session(request, arguments)
+        if tool is None:
+            return False  # only the call will tell
+        tool.signature.bind(arguments)
+        return tool.streams
 
     async def idle(self) -> None:
         """Wait until no call is being served."""
@@ -245,13 +280,26 @@ class Dispatcher:
             NotFound: When there is no such adapter, or the name is one of the worker's own.
         """
         request = call.request
-        if self._foreign is None or request.tool_name.partition(".")[0] in RESERVED_NAMES:
-            raise self._registry.unknown(request.tool_name)
+        foreign = self._check_foreign(request.tool_name)
         arguments = call.arguments = decode_arguments(request)
         context = self._enter(call)
         place = self._place(request, arguments)
-        await self._admit(call, self._places.loop if self._foreign.is_async else place.lane)
-        return self._foreign.open(request.tool_name, arguments, context, place.runner)
+        await self._admit(call, self._places.loop if foreign.is_async else place.lane)
+        return foreign.open(request.tool_name, arguments, context, place.runner)
+
+    def _check_foreign(self, tool: str) -> ForeignServer:
+        """The adapter that answers to any tool name but the worker's own.
+
+        Raises:
+            NotFound: When there is none, or the name is the worker's own.
+        """
+        if self._foreign is None or tool.partition(".")[0] in RESERVED_NAMES:
+            raise self._registry.unknown(tool)
+        return self._foreign
+
+    def _late(self, call: Call) -> Failure:
+        late = DeadlineExceeded(f"the time of the call to {call.request.tool_name} is over")
+        return self._failures.report(call, late)
 
     async def _admit(self, call: Call, lane: Lane) -> None:
         """Take a place, or wait for one within the call's time.
@@ -276,6 +324,7 @@ class Dispatcher:
             request.metadata,
             self._run_sync,
             self._elixir,
+            partial(CallReports, call, self._events, self._encoder, self._loop),
         )
         self._session_seen(request.session_id)
         self._events.emit("tool.execution.start", _ONE, call.event_metadata(), call.correlation_id)
@@ -358,6 +407,7 @@ class Dispatcher:
         if not self._running:
             self._idle.set()
         if call.context is not None:
+            call.context.finish()
             self._events.emit(
                 f"tool.execution.{'exception' if call.failure else 'stop'}",
                 {"duration": call.elapsed_ns(), "count": 1},

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import abc
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from snakepit_worker.errors import FailedPrecondition
 from snakepit_worker.wire.results import as_chunk
 from snakepit_worker.wire.values import PLAIN_TYPES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from google.protobuf.any_pb2 import Any as AnyMessage
 
     from snakepit_worker.wire.values import Values
 
 __all__ = ["IS_A_STREAM", "EncodedChunk", "EncodedResult", "Encoder"]
+
+T = TypeVar("T")
 
 EncodedResult: TypeAlias = "tuple[AnyMessage | None, bytes]"
 """``result`` and ``binary_result`` of a reply."""
@@ -64,7 +68,7 @@ class Encoder:
             value: What the tool returned.
         """
         encoded = self._values.plain_result(value)
-        return encoded if encoded is not None else await asyncio.to_thread(self.result, value)
+        return encoded if encoded is not None else await _in_thread(self.result, value)
 
     def chunk(self, item: object) -> EncodedChunk:
         """An item of a stream.
@@ -89,4 +93,14 @@ class Encoder:
         data = self._values.plain_chunk(item)
         if data is not None:
             return data, False, _NOTHING
-        return await asyncio.to_thread(self.chunk, item)
+        return await _in_thread(self.chunk, item)
+
+
+async def _in_thread(encode: Callable[[object], T], value: object) -> T:
+    def run() -> T:
+        try:
+            return encode(value)
+        except StopIteration as error:  # which no future takes, so that the call would never end
+            raise RuntimeError("a method of the value raised StopIteration") from error
+
+    return await asyncio.to_thread(run)

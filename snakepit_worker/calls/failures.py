@@ -40,14 +40,14 @@ class FailureReports:
         Raises:
             asyncio.CancelledError: When it is this call that was cancelled.
         """
-        if isinstance(error, asyncio.CancelledError):
+        if issubclass(type(error), asyncio.CancelledError):  # isinstance would ask the error
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 if call.context is not None:
                     call.context.cancel()
                 raise error
         self.count += 1
-        if isinstance(error, RuntimeError) and isinstance(error.__cause__, _ENDS_OF_ITERATION):
+        if type(error) is RuntimeError and isinstance(error.__cause__, _ENDS_OF_ITERATION):
             error = error.__cause__  # Python does not let these out of a coroutine as they are
         request = call.request
         site = CallSite(request.tool_name, request.session_id, call.correlation_id, call.arguments)
@@ -77,6 +77,7 @@ def _classification(owner: LoadedAdapter | None, error: BaseException) -> Worker
         return None
     try:
         return owner.meanings.of(error)
-    except Exception:  # noqa: BLE001 - the original failure matters more
-        logger().exception("an exception cannot be explained", adapter=owner.name)
+    except BaseException as problem:  # noqa: BLE001 - the original failure matters more
+        lines = "".join(traceback_lines(problem))  # whatever it is: this looks with care
+        logger().error("an exception cannot be explained", adapter=owner.name, exception=lines)
         return None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, TypeVar
 
 from snakepit_worker.errors import Cancelled, DeadlineExceeded
 
@@ -14,10 +15,13 @@ if TYPE_CHECKING:
     from snakepit_worker.host.elixir_tools import ElixirTools
     from snakepit_worker.sessions import Session
 
-__all__ = ["CallContext", "RunSync", "current_call"]
+__all__ = ["CallContext", "Reports", "RunSync", "current_call"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_first_report: Final = threading.Lock()
+"""So that a call which reports from two threads has one `Reports`."""
 
 
 class RunSync(Protocol):
@@ -25,6 +29,19 @@ class RunSync(Protocol):
 
     def __call__(self, call: Callable[[], T]) -> Awaitable[T]:
         """The function's result, awaitable on the event loop."""
+
+
+class Reports(Protocol):
+    """Takes what a call says of itself while it runs, on any thread."""
+
+    def progress(self, fraction: float | None, text: str) -> None:
+        """How far it is."""
+
+    def partial(self, value: object) -> None:
+        """A part of the result."""
+
+    def close(self) -> None:
+        """The call is over."""
 
 
 class CallContext:
@@ -44,6 +61,8 @@ class CallContext:
     __slots__ = (
         "_cancelled",
         "_elixir",
+        "_make_reports",
+        "_reports",
         "_run_sync",
         "correlation_id",
         "deadline",
@@ -63,6 +82,7 @@ class CallContext:
         metadata: Mapping[str, str],
         run_sync: RunSync,
         elixir: Callable[[Sequence[str], Deadline, str], ElixirTools],
+        make_reports: Callable[[], Reports],
     ) -> None:
         self.tool = tool
         self.session = session
@@ -72,6 +92,8 @@ class CallContext:
         self.metadata = metadata
         self._run_sync = run_sync
         self._elixir = elixir
+        self._make_reports: Callable[[], Reports] | None = make_reports
+        self._reports: Reports | None = None
         self._cancelled = False
 
     @property
@@ -102,6 +124,47 @@ class CallContext:
         if self._cancelled:
             msg = f"the call to {self.tool} was cancelled"
             raise Cancelled(msg)
+
+    def progress(self, fraction: float | None, text: str = "") -> None:
+        """Say how far the call is, on any of its threads and as often as is convenient.
+
+        The host hears it in its telemetry, pollers of a job among its events; both at most five
+        times a second, of what is said in between the last.
+
+        Args:
+            fraction: From 0 to 1, or ``None`` where that is not known.
+            text: What is being done.
+        """
+        reports = self._open_reports()
+        if reports is not None:
+            reports.progress(fraction, text)
+
+    def partial(self, value: object) -> None:
+        """Give a part of the result to the pollers of a job; in other calls nobody hears it.
+
+        The items of a streaming tool that runs as a job are such parts by themselves.
+
+        Args:
+            value: As a tool may return it.
+
+        Raises:
+            SerializationError: When it cannot be encoded.
+        """
+        reports = self._open_reports()
+        if reports is not None:
+            reports.partial(value)
+
+    def finish(self) -> None:
+        """The call is over; what a thread that was given up reports from now on is dropped."""
+        self._make_reports = None
+        if self._reports is not None:
+            self._reports.close()
+
+    def _open_reports(self) -> Reports | None:
+        with _first_report:
+            if self._reports is None and self._make_reports is not None:
+                self._reports = self._make_reports()
+            return self._reports
 
     async def run_sync(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking function in the worker's thread pool, from an asynchronous tool.

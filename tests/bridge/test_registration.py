@@ -106,7 +106,7 @@ def test_what_is_registered(serve: Served, host: Host) -> None:
     ]
     assert json.loads(parameters["by"].validation_json) == {"default": 2.0}
     streaming = [name for name, tool in tools.items() if tool.supports_streaming]
-    assert sorted(streaming) == ["count", "native.count"]
+    assert sorted(streaming) == ["count", "job.events", "native.count"]
 
 
 @pytest.mark.conforms(74, "D43")

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 
 import msgspec
-import orjson
 
 from snakepit_worker.deadline import Deadline
-from snakepit_worker.errors import InvalidArgument, Violation
-from snakepit_worker.wire.generated.snakepit_bridge_pb2 import ExecuteToolRequest
-from snakepit_worker.wire.values import to_any
+from snakepit_worker.errors import Violation
+from snakepit_worker.tools.inner_calls import build_request, outcome, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from snakepit_worker.tools.context import CallContext
-    from snakepit_worker.wire.generated.snakepit_bridge_pb2 import ExecuteToolResponse
+    from snakepit_worker.wire.generated.snakepit_bridge_pb2 import (
+        ExecuteToolRequest,
+        ExecuteToolResponse,
+    )
 
 __all__ = ["BatchCall", "Serve", "run_batch"]
 
 _BATCH: Final = "worker.batch"
-_SESSION: Final = "session_id"
 
 
 class Serve(Protocol):
@@ -75,7 +73,7 @@ async def run_batch(
             deadline = ctx.deadline
             if call.timeout_ms is not None:
                 deadline = Deadline.after(deadline.bound(call.timeout_ms / 1000))
-            return _outcome(await serve(request, deadline, ctx.correlation_id))
+            return outcome(await serve(request, deadline, ctx.correlation_id))
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(run(*pair)) for pair in zip(calls, requests, strict=True)]
@@ -89,34 +87,8 @@ def _requests(ctx: CallContext, calls: Sequence[BatchCall]) -> list[ExecuteToolR
         path = f"calls[{number}]"
         if call.tool == _BATCH:
             violations.append(Violation(f"{path}.tool", "a batch cannot contain a batch"))
-        request = ExecuteToolRequest(session_id=ctx.worker_session_id, tool_name=call.tool)
-        request.metadata.update(ctx.metadata)
-        session = {} if ctx.session.id == ctx.worker_session_id else {_SESSION: ctx.session.id}
-        for name, value in (session | call.arguments).items():
-            request.parameters[name].CopyFrom(to_any(value))
-        for name, text in call.binary.items():
-            try:
-                request.binary_parameters[name] = base64.b64decode(text, validate=True)
-            except (binascii.Error, ValueError) as error:
-                violations.append(Violation(f"{path}.binary.{name}", f"expected base64: {error}"))
+        request, wrong = build_request(ctx, call.tool, call.arguments, call.binary)
+        violations += [Violation(f"{path}.{one.field}", one.description) for one in wrong]
         requests.append(request)
-    if violations:
-        text = "; ".join(f"{wrong.field}: {wrong.description}" for wrong in violations)
-        raise InvalidArgument(f"wrong arguments for {_BATCH}: {text}", violations=violations)
+    refuse(_BATCH, violations)
     return requests
-
-
-def _outcome(response: ExecuteToolResponse) -> dict[str, Any]:
-    """A reply as JSON, in which the reply's own JSON stands as it is."""
-    outcome: dict[str, Any] = {
-        "success": response.success,
-        "execution_time_ms": response.execution_time_ms,
-    }
-    if not response.success:
-        outcome["error"] = orjson.Fragment(response.error_message)
-        return outcome
-    value = response.result.value
-    outcome["result"] = orjson.Fragment(value) if value else None
-    if response.binary_result:
-        outcome["binary_result"] = base64.b64encode(response.binary_result).decode()
-    return outcome
