@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 INSTALLED := $(VENV)/.installed
 DEMO_INSTALLED := $(VENV)/.installed-demo
+FUZZ_INSTALLED := $(VENV)/.installed-fuzz
 STUBS_VENV := .venv-stubs
 STUBS_INSTALLED := $(STUBS_VENV)/.installed
 
@@ -47,6 +48,12 @@ $(INSTALLED): pyproject.toml requirements.lock | $(UV)
 $(DEMO_INSTALLED): $(INSTALLED)
 	@echo "install: $(VENV), for the demo"
 	@$(call install_into,$(VENV),--group demo)
+	@touch $@
+
+# Kept out too: only `fuzz` needs it, and not every machine can have it.
+$(FUZZ_INSTALLED): $(INSTALLED)
+	@echo "install: $(VENV), for fuzzing"
+	@$(call install_into,$(VENV),--group fuzz)
 	@touch $@
 
 $(STUBS_INSTALLED): scripts/requirements-stubs.lock | $(INSTALLED)
@@ -124,6 +131,16 @@ chaos: install ## the robustness tests that take many minutes
 	@PARENT_KILLS=1000 STREAM_CHUNKS=1000000 $(BIN)/pytest -n auto \
 		tests/process/test_parent_killed.py tests/bridge/test_wire.py
 
+FUZZ_EXAMPLES ?= 2000
+FUZZ_RUNS ?= 1000000
+
+.PHONY: fuzz
+fuzz: $(FUZZ_INSTALLED) ## send the worker and its decoder what nobody would, at random
+	@echo "fuzz: FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) requests of each kind"
+	@FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest -n auto --timeout 3600 --show-capture=no tests/fuzz
+	@echo "fuzz: FUZZ_RUNS=$(FUZZ_RUNS) parameters"
+	@$(BIN)/python -m tests.fuzz.decoder -runs=$(FUZZ_RUNS)
+
 .PHONY: demo
 demo: $(DEMO_INSTALLED) ## run the demo against a real small language model
 	@$(BIN)/python -m examples.demo
@@ -132,7 +149,8 @@ demo: $(DEMO_INSTALLED) ## run the demo against a real small language model
 lock: $(UV) ## resolve the newest versions into the lock files
 	@$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command "make lock" \
-		--all-extras --group dev --group demo --output-file requirements.lock pyproject.toml
+		--all-extras --group dev --group demo --group fuzz \
+		--output-file requirements.lock pyproject.toml
 	@$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command "make lock" \
 		--group stubs --output-file scripts/requirements-stubs.lock

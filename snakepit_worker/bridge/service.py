@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BridgeService"]
 
-_DETAILS_LIMIT: Final = 1000
-"""Characters of a status message; gRPC-core peers drop a status beyond 8 KiB."""
+_DETAILS_LIMIT: Final = 300
+"""Characters of a status message, each sent as up to 12 bytes; gRPC-core peers drop a status beyond
+8 KiB."""
 
 
 class BridgeService(BridgeServiceServicer):

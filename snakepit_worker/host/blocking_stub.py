@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 
 from snakepit_worker.errors import HostUnavailable
-from snakepit_worker.wire.convention import CHANNEL_OPTIONS, CORRELATION_HEADER
+from snakepit_worker.wire.convention import CHANNEL_OPTIONS, CORRELATION_HEADER, correlation_headers
 from snakepit_worker.wire.generated.snakepit_bridge_pb2_grpc import BridgeServiceStub
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class BlockingStub:
     def __init__(self, host: BlockingHost, deadline: Deadline, correlation_id: str) -> None:
         self._host = host
         self._deadline = deadline
-        self._correlation_id = correlation_id
+        self._headers = correlation_headers(correlation_id)
 
     def __getattr__(self, rpc: str) -> Callable[..., Any]:
         """The RPC of this name; takes a request, and the options of a generated stub."""
@@ -90,8 +90,8 @@ class BlockingStub:
         ) -> Any:  # noqa: ANN401 - the RPC's response
             limit = self._deadline.bound(_CALL_TIMEOUT if timeout is None else timeout)
             headers = tuple(metadata or ())
-            if self._correlation_id and all(key != CORRELATION_HEADER for key, _ in headers):
-                headers = (*headers, (CORRELATION_HEADER, self._correlation_id))
+            if all(key != CORRELATION_HEADER for key, _ in headers):
+                headers += self._headers
             return method(request, timeout=limit, metadata=headers, **options)
 
         return call

@@ -24,7 +24,7 @@ from snakepit_worker.errors import (
     HostUnavailable,
     WorkerError,
 )
-from snakepit_worker.wire.convention import CORRELATION_HEADER
+from snakepit_worker.wire.convention import correlation_headers
 from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 from snakepit_worker.wire.results import Binary
 from snakepit_worker.wire.values import decode, to_any
@@ -91,7 +91,7 @@ class ElixirTools:
         self._host = host
         self._session_ids = tuple(dict.fromkeys(i for i in session_ids if i))
         self._deadline = deadline
-        self._headers: Headers = ((CORRELATION_HEADER, correlation_id),) if correlation_id else ()
+        self._headers = correlation_headers(correlation_id)
         self._spans = spans
 
     async def list(self) -> dict[str, ElixirTool]:

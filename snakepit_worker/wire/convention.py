@@ -11,6 +11,7 @@ __all__ = [
     "MAX_MESSAGE_BYTES",
     "SERVER_OPTIONS",
     "Headers",
+    "correlation_headers",
 ]
 
 MAX_MESSAGE_BYTES: Final = 104_857_600
@@ -40,3 +41,18 @@ SERVER_OPTIONS: Final = (
     # With port reuse two servers could share a port without noticing.
     ("grpc.so_reuseport", 0),
 )
+
+_LONGEST_HEADER: Final = 1_000
+"""Characters; gRPC refuses all headers together beyond 8 KiB."""
+
+
+def correlation_headers(correlation_id: str) -> Headers:
+    """The header that carries a correlation id, if one can: who calls us may send any text as one.
+
+    Args:
+        correlation_id: The id, or nothing.
+    """
+    fits = correlation_id.isascii() and correlation_id.isprintable()
+    if not correlation_id or not fits or len(correlation_id) > _LONGEST_HEADER:
+        return ()
+    return ((CORRELATION_HEADER, correlation_id),)

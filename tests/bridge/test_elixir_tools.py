@@ -222,6 +222,19 @@ def test_a_correlation_id_that_is_there_already_is_not_doubled(
     assert host.correlation_ids() == ["of-the-helper"]
 
 
+@pytest.mark.parametrize("odd", ["ž", "two\nlines", "\0", "x" * 20_000], ids=name_of)
+@pytest.mark.parametrize("tool", ["through_stub", "native.call"])
+def test_a_correlation_id_that_no_header_can_carry_hinders_no_call(
+    connection: Connection, host: Host, tool: str, odd: str
+) -> None:
+    arguments: dict[str, Any] = {"value": 1}
+    arguments = {"arguments": arguments} if tool == "native.call" else arguments
+    request = connection.request(tool, {"name": "echo", **arguments})
+    request.metadata["correlation_id"] = odd
+    assert decode_response(connection.stub.ExecuteTool(request, timeout=LIMIT)) == 1
+    assert host.correlation_ids() == []
+
+
 @pytest.mark.conforms("D29")
 @every_kind
 def test_a_call_asks_for_nothing_else(connection: Connection, host: Host, kind: str) -> None:

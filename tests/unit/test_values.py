@@ -10,7 +10,7 @@ import math
 import uuid
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from typing import Any, ClassVar, NamedTuple, NoReturn
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ from snakepit_worker.wire.markers import MarkerRules
 from snakepit_worker.wire.results import Binary, Chunk, as_chunk
 from snakepit_worker.wire.values import STRING_VALUE, Values, decode, to_any
 from snakepit_worker.wire.zero_copy import ZeroCopyReference
-from tests.conftest import name_of
+from tests.conftest import name_of, strict_json
 
 EXACT = Values()
 COMPATIBLE = Values("compatible")
@@ -58,22 +58,13 @@ def message(data: bytes, label: str = STRING_VALUE) -> AnyMessage:
     return AnyMessage(type_url=label, value=data)
 
 
-def refuse_constant(word: str) -> NoReturn:
-    pytest.fail(f"{word} is not JSON")
-
-
-def strict(data: bytes) -> Any:
-    """The value of strict JSON, as Elixir's parser would take it."""
-    return json.loads(data.decode("utf-8", "strict"), parse_constant=refuse_constant)
-
-
 def result_of(values: Values, value: object) -> Any:
     """What the host makes of a result that is not binary."""
     encoded, binary = values.result(value)
     assert binary == b""
     assert encoded is not None
     assert encoded.type_url.startswith("type.googleapis.com/snakepit.")
-    return strict(encoded.value)
+    return strict_json(encoded.value)
 
 
 # --- Parameters -----------------------------------------------------------------------------------
@@ -415,7 +406,7 @@ def test_nested_values_are_the_same_in_both_modes_and_on_both_ways(
         "beside": beside,
     }
     assert result_of(values, [value, beside]) == [expected, beside]
-    assert strict(values.chunk([value, beside])) == [expected, beside]
+    assert strict_json(values.chunk([value, beside])) == [expected, beside]
 
 
 @dataclasses.dataclass
@@ -462,8 +453,8 @@ anything = st.recursive(
 @pytest.mark.conforms(38, 41, "D22")
 @given(anything)
 def test_results_are_strict_json_and_the_same_on_both_ways(value: object) -> None:
-    plain, _ = strict(EXACT.to_json([value, 0]))
-    beside_big, _ = strict(EXACT.to_json([value, 2**70]))
+    plain, _ = strict_json(EXACT.to_json([value, 0]))
+    beside_big, _ = strict_json(EXACT.to_json([value, 2**70]))
     assert json.dumps(plain) == json.dumps(beside_big)  # tells 1 from 1.0 and from True
 
 
@@ -516,7 +507,7 @@ def test_a_reference_goes_back_unchanged() -> None:
     assert result_of(EXACT, reference) == REFERENCE
     assert result_of(COMPATIBLE, reference) == REFERENCE
     assert result_of(EXACT, {"inner": [reference]}) == {"inner": [REFERENCE]}
-    assert strict(EXACT.chunk(reference)) == REFERENCE
+    assert strict_json(EXACT.chunk(reference)) == REFERENCE
 
 
 def test_what_a_marker_says_is_set_by_the_rules() -> None:
@@ -537,7 +528,7 @@ def test_binary_may_carry_metadata(values: Values) -> None:
     result, binary = values.result(Binary(b"\x00\xff", {"rows": 2, "big": BIG, "odd": {1}}))
     assert binary == b"\x00\xff"
     assert result is not None
-    assert strict(result.value) == {
+    assert strict_json(result.value) == {
         "rows": 2,
         "big": BIG,
         "odd": {"__ffi_unserializable__": True, "__type__": "builtins.set"},
@@ -610,7 +601,7 @@ def test_a_compatible_reference_keeps_its_label() -> None:
     encoded, _ = COMPATIBLE.result(ZeroCopyReference(REFERENCE))
     assert encoded is not None
     assert encoded.type_url == "type.googleapis.com/snakepit.string"
-    assert strict(encoded.value) == REFERENCE
+    assert strict_json(encoded.value) == REFERENCE
 
 
 # --- Chunks ---------------------------------------------------------------------------------------
@@ -657,8 +648,8 @@ def test_a_chunk_that_cannot_be_encoded_is_an_error() -> None:
 @pytest.mark.conforms("D14")
 @given(st.floats())
 def test_a_number_in_a_chunk_is_strict_json(number: float) -> None:
-    strict(EXACT.chunk(number))
-    strict(EXACT.chunk([number]))
+    strict_json(EXACT.chunk(number))
+    strict_json(EXACT.chunk([number]))
 
 
 class ForeignChunk:
