@@ -120,7 +120,8 @@ class ArchiveThread:
 
         Returns:
             The session, or ``None`` where the archive does not know it.  Fails with `Conflict`
-            where it lives on another worker.
+            where it lives on another worker.  Once it is being claimed it cannot be cancelled, and
+            stays this worker's until it is released: the answer must not get lost.
         """
 
         def ask(archive: Archive) -> SavedSession | None:

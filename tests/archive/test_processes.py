@@ -5,20 +5,23 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pytest
 
 from snakepit_worker.archive import Change
-from snakepit_worker.errors import Conflict, WorkerError
+from snakepit_worker.errors import Conflict, Unavailable
 from tests.archive.conftest import LIMIT, new_session, resource, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from snakepit_worker.archive.database import Archive
+
+T = TypeVar("T")
 
 HOLDER: Final = Path(__file__).with_name("holder.py")
 
@@ -47,6 +50,13 @@ def say(process: subprocess.Popen[str], text: str) -> None:
 def line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
+
+
+def again(action: Callable[..., T], *arguments: Any) -> T:
+    """Do something until the database is not busy, which on a slow machine it may be for long."""
+    while True:
+        with suppress(Unavailable):
+            return action(*arguments)
 
 
 def test_a_session_outlives_a_worker_that_is_killed(
@@ -91,40 +101,36 @@ def test_of_several_processes_one_wins(open_archive: Callable[..., Archive], url
 
 
 def test_of_several_threads_one_wins_and_writes(open_archive: Callable[..., Archive]) -> None:
-    """Each claims, writes, and gives up; the losers' late writes are refused."""
-    workers, rounds = 4, 10
+    """Each claims, writes, and gives up; late writes of whoever held it before are refused."""
+    workers, rounds = 4, 20
     archives = [open_archive(str(i)) for i in range(workers)]
     write(archives[0], new_session("s", end="release"))
     wins: list[str] = []
     unexpected: list[object] = []
 
     def run(number: int) -> None:
-        archive, won, fence = archives[number], 0, "none"
-        try:
-            while won < rounds:
-                stale = Change(session_id="s", fence=fence, put=(resource(f"stale-{number}"),))
-                unexpected.extend(o for o in write(archive, stale) if isinstance(o, int))
-                try:
-                    session = archive.claim("s")
-                except Conflict:
-                    continue
-                assert session is not None
-                unexpected.extend([] if len(session.resources) == len(wins) else [session])
-                handle = f"r-{number}-{won}"
-                wins.append(handle)
-                fence, won = session.fence, won + 1
-                change = Change(session_id="s", fence=fence, put=(resource(handle),), end="release")
-                unexpected.extend(o for o in write(archive, change) if not isinstance(o, int))
-        except (WorkerError, AssertionError) as error:
-            unexpected.append(error)
+        archive, fence = archives[number], "none"
+        while len(wins) < rounds and not unexpected:
+            stale = Change(session_id="s", fence=fence, put=(resource(f"stale-{number}"),))
+            unexpected.extend(o for o in again(write, archive, stale) if isinstance(o, int))
+            try:
+                session = again(archive.claim, "s")
+            except Conflict:
+                continue
+            assert session is not None
+            if [r.handle for r in session.resources] != wins:
+                unexpected.append(session)
+            fence = session.fence
+            wins.append(f"r-{number}-{session.version}")
+            change = Change(session_id="s", fence=fence, put=(resource(wins[-1]),), end="release")
+            written = [session.version + 1]
+            unexpected.extend([] if (got := again(write, archive, change)) == written else [got])
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(workers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(LIMIT)
+    with ThreadPoolExecutor(workers) as pool:
+        for future in [pool.submit(run, number) for number in range(workers)]:
+            future.result(LIMIT)
     assert unexpected == []
-    assert sorted(wins) == sorted(f"r-{i}-{j}" for i in range(workers) for j in range(rounds))
+    assert len(wins) >= rounds
     last = archives[0].claim("s")
     assert last is not None
     assert [r.handle for r in last.resources] == wins, "in the order in which they were held"
