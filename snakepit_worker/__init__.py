@@ -15,10 +15,10 @@ This module holds what an adapter author needs::
 Importing it brings in neither grpc nor structlog.
 """
 
-from snakepit_worker.tools.api import Adapter, tool
+from snakepit_worker.tools.api import Adapter, Rebuilt, tool
 from snakepit_worker.tools.context import CallContext
 from snakepit_worker.wire.results import Binary, Chunk
 
-__all__ = ["Adapter", "Binary", "CallContext", "Chunk", "tool"]
+__all__ = ["Adapter", "Binary", "CallContext", "Chunk", "Rebuilt", "tool"]
 
 __version__ = "0.1.0"

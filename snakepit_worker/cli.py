@@ -124,14 +124,25 @@ def _tools(settings: Settings, stdout: RealStdout) -> int:
 
     from snakepit_worker.sessions import Limits, SessionStore  # noqa: PLC0415
     from snakepit_worker.tools.api import Adapter  # noqa: PLC0415
-    from snakepit_worker.tools.builtin import builtin_adapters  # noqa: PLC0415
+    from snakepit_worker.tools.builtin import Inside, builtin_adapters  # noqa: PLC0415
     from snakepit_worker.tools.loading import load  # noqa: PLC0415
     from snakepit_worker.tools.registry import Registry  # noqa: PLC0415
 
     def served(*_: object, **__: object) -> NoReturn:
         raise NotImplementedError  # they are only described
 
-    own = builtin_adapters(SessionStore(Limits()), dict, dict, list, served, served)
+    own = builtin_adapters(
+        Inside(
+            store=SessionStore(Limits()),
+            info=served,
+            stats=served,
+            tools=served,
+            serve=served,
+            enter=served,
+            rebuild=served,
+            start_job=served,
+        )
+    )
     loaded = [load(name) for name in settings.adapters]
     registry = Registry([*own, *(one for one in loaded if isinstance(one, Adapter))])
     stdout.write(json.dumps(registry.describe(), indent=2))

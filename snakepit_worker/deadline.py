@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from contextvars import ContextVar
 from dataclasses import dataclass
 
-__all__ = ["Deadline"]
+__all__ = ["NEVER", "Deadline", "current"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +39,6 @@ class Deadline:
 
 
 NEVER = Deadline()
+
+current: ContextVar[Deadline] = ContextVar("deadline", default=NEVER)
+"""When the caller of the running code stops waiting; what waits on its behalf looks here."""

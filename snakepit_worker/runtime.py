@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import grpc
 from google import protobuf
 
 from snakepit_worker import __version__
+from snakepit_worker.archive import ArchiveOptions, ArchiveThread, Owner, preload
 from snakepit_worker.bridge.health import Health
 from snakepit_worker.bridge.server import BridgeServer
 from snakepit_worker.bridge.service import BridgeService
 from snakepit_worker.bridge.sessions import HostSessions, StandaloneSessions
 from snakepit_worker.calls.admission import WaitingRules
+from snakepit_worker.calls.archiving import Archiving
 from snakepit_worker.calls.call import Call
 from snakepit_worker.calls.dispatcher import Dispatcher, Rules
 from snakepit_worker.calls.foreign import ForeignServer
@@ -25,19 +27,21 @@ from snakepit_worker.calls.jobs import JobLimits, Jobs
 from snakepit_worker.calls.lifespans import Lifespans
 from snakepit_worker.calls.loop import LoopThread
 from snakepit_worker.calls.places import Places
+from snakepit_worker.calls.readiness import Readiness
 from snakepit_worker.calls.threads import MainThread, ThreadPool
 from snakepit_worker.errors import StartError, Unavailable
 from snakepit_worker.host.client import HostClient
 from snakepit_worker.host.keepalive import KeepAlive, Rhythm
 from snakepit_worker.host.registration import Registration
-from snakepit_worker.sessions import Limits, SessionStore
+from snakepit_worker.sessions import Closers, Ended, Limits, SessionStore
 from snakepit_worker.telemetry.events import Events
 from snakepit_worker.telemetry.logging import logger
 from snakepit_worker.telemetry.tracing import Tracing
-from snakepit_worker.tools.builtin import builtin_adapters
+from snakepit_worker.tools.builtin import Inside, builtin_adapters
 from snakepit_worker.tools.foreign import ForeignAdapter
 from snakepit_worker.tools.foreign_telemetry import connect
 from snakepit_worker.tools.loading import load
+from snakepit_worker.tools.rebuilding import Rebuilder
 from snakepit_worker.tools.registering import native_registrations
 from snakepit_worker.tools.registry import AdapterState, LoadedAdapter, Registry
 from snakepit_worker.wire.convention import CORRELATION_HEADER, LOOPBACK
@@ -45,10 +49,13 @@ from snakepit_worker.wire.markers import MarkerRules
 from snakepit_worker.wire.values import Values
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
+    from snakepit_worker.archive import SavedResource
     from snakepit_worker.bridge.sessions import SessionAuthority
     from snakepit_worker.deadline import Deadline
+    from snakepit_worker.sessions import Session
     from snakepit_worker.settings import Settings
     from snakepit_worker.tools.api import Adapter
     from snakepit_worker.tools.jobs import Job
@@ -60,7 +67,6 @@ _SWEEP: Final = 60.0
 """Seconds between looks for idle sessions, as on the host."""
 _REPLY_TIME: Final = 0.25
 """Seconds for the replies of calls that have just ended, or were just cancelled, to leave."""
-_CLOSERS: Final = 4
 _CLOSE_TIME: Final = 0.5
 """Seconds for adapters and for sessions to close what they hold."""
 
@@ -96,12 +102,20 @@ class Worker:
         self._host_lost = host_lost or self.request_stop
         self._loop = LoopThread("bridge")
         self._threads = ThreadPool(settings.threads)
-        # Apart from all other threads: closers are adapters' code, and may take their time.
-        self._closers = ThreadPoolExecutor(_CLOSERS, thread_name_prefix="closer")
+        self._closers = Closers(self._loop.submit)
         self._store = SessionStore(
-            Limits(settings.max_sessions, settings.max_resources, settings.session_ttl_s),
-            apart=self._closers.submit,
+            Limits(
+                settings.max_sessions,
+                settings.max_resources,
+                settings.max_session_bytes,
+                settings.session_ttl_s,
+            ),
+            dispose=self._closers,
+            ended=self._session_ended,
+            journaled=bool(settings.archive),
         )
+        self._archive = self._make_archive(settings.archive) if settings.archive else None
+        self._archiving: Archiving | None = None
         self._events = Events()
         self._host: HostClient | None = None
         self._foreign: ForeignServer | None = None
@@ -119,6 +133,8 @@ class Worker:
             StartError: With the cause.
         """
         self._loop.start()
+        if self._archive is not None:
+            self._loop.submit(asyncio.to_thread(preload))
         address = self.settings.elixir_address
         connecting = self._loop.submit(self._connect(address)) if address else None
         try:
@@ -172,7 +188,16 @@ class Worker:
         settings = self.settings
         loaded = [found.get(name) or self._find(name) for name in settings.adapters]
         own = builtin_adapters(
-            self._store, self._info, self._stats, self._describe, self._serve_one, self._start_job
+            Inside(
+                store=self._store,
+                info=self._info,
+                stats=self._stats,
+                tools=self._describe,
+                serve=self._serve_one,
+                enter=self._enter,
+                rebuild=self._rebuild,
+                start_job=self._start_job,
+            )
         )
         native = [adapter for adapter in loaded if not isinstance(adapter, ForeignAdapter)]
         self._registry = Registry([*own, *self._adapters, *native])
@@ -202,6 +227,10 @@ class Worker:
         self._hurry = asyncio.Event()
         self._tracing = Tracing(settings)  # now, since an adapter may have set up a tracer
         self._places = self._make_places()
+        readiness = Readiness(settings.adapter_timeout_ms / 1000, settings.max_waiting)
+        self._rebuilder = Rebuilder(self._registry, readiness.wait)
+        if self._archive is not None:
+            self._archiving = Archiving(self._archive, self._store, self._rebuilder)
         self._dispatcher = Dispatcher(
             self._registry,
             self._store,
@@ -212,9 +241,9 @@ class Worker:
             self._foreign,
             self._session_seen,
             self._tracing.spans,
-            Rules(
-                settings.adapter_timeout_ms / 1000, settings.thread_sensitive, settings.tracebacks
-            ),
+            Rules(settings.thread_sensitive, settings.tracebacks),
+            readiness,
+            self._archiving,
         )
         limits = JobLimits(
             settings.max_jobs, settings.max_session_jobs, settings.max_job_mb * 1024 * 1024
@@ -234,6 +263,12 @@ class Worker:
         self._own(self._lifespans.enter())
         self._own(self._sweep())
         port = await self._server.start(settings.port)
+        if self._archive is not None:
+            try:
+                await asyncio.wrap_future(self._archive.start(f"{LOOPBACK}:{port}"))
+            except BaseException:
+                await self._server.stop(0)
+                raise
         await self._health.serving()
         return port
 
@@ -246,6 +281,19 @@ class Worker:
 
     def _start_job(self, *arguments: Any, **options: Any) -> Job:  # noqa: ANN401 - as Jobs.start
         return self._jobs.start(*arguments, **options)
+
+    def _enter(self, session_id: str, deadline: Deadline) -> AbstractAsyncContextManager[Session]:
+        return self._dispatcher.session(session_id, deadline)
+
+    async def _rebuild(
+        self,
+        session: Session,
+        resources: Iterable[SavedResource],
+        deadline: Deadline,
+        *,
+        replace: bool,
+    ) -> None:
+        await self._rebuilder.rebuild(session, resources, deadline, replace=replace)
 
     def _make_places(self) -> Places:
         settings = self.settings
@@ -273,7 +321,7 @@ class Worker:
     def _authority(self) -> SessionAuthority:
         settings = self.settings
         if self._host is None:
-            return StandaloneSessions(self._store)
+            return StandaloneSessions(self._store, self._archiving)
         rhythm = Rhythm(
             settings.heartbeat_interval_ms / 1000,
             settings.heartbeat_timeout_ms / 1000,
@@ -286,7 +334,9 @@ class Worker:
             self._own(keep_alive.run())
         if settings.worker_id is not None:
             self._registration = Registration(self._host, settings.worker_id, self._registrations)
-        return HostSessions(self._host, keep_alive, self._store, self._session_seen)
+        return HostSessions(
+            self._host, keep_alive, self._store, self._archiving, self._session_seen
+        )
 
     def _lost(self) -> bool:
         """The host is lost; whether that ends this worker."""
@@ -301,12 +351,40 @@ class Worker:
         await self._health.adapter(loaded.name, ready=loaded.state is AdapterState.READY)
 
     async def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(min(_SWEEP, self._store.limits.ttl))
-            # In a thread, because closers may block.
-            for session_id in await loop.run_in_executor(None, self._store.expire):
-                logger().info("session expired", session_id=session_id)
+            await asyncio.to_thread(self._store.expire)  # there may be many
+
+    def _make_archive(self, url: str) -> ArchiveThread:
+        settings = self.settings
+        worker_id = settings.worker_id or f"{socket.gethostname()}-{os.getpid()}"
+        options = ArchiveOptions(
+            url=url,
+            owner=Owner.here(worker_id),
+            namespace=settings.archive_namespace,
+            lease=settings.archive_lease_s,
+            ttl=settings.archive_ttl_s,
+            durability=settings.archive_durability,
+        )
+        return ArchiveThread(options, self._sessions_lost)
+
+    def _sessions_lost(self, fences: Mapping[str, str]) -> None:
+        if self._archiving is not None:
+            self._archiving.lost(fences)
+
+    def _session_ended(self, ended: Ended) -> None:
+        """Tell the log and the host, which has no event of its own for it (interop 7.6)."""
+        if self._archiving is not None:
+            self._archiving.ended(ended)
+        released = ended.released.total()
+        logger().info(
+            "session ended", session_id=ended.session_id, reason=ended.reason, resources=released
+        )
+        self._events.emit(
+            "python.gc.completed",
+            {"count": 1, "collected": released, "bytes": ended.size},
+            {"kind": "session", "session_id": ended.session_id, "reason": ended.reason},
+        )
 
     def _own(self, work: Any) -> None:  # noqa: ANN401 - a coroutine without a result
         task = asyncio.ensure_future(work)
@@ -343,22 +421,28 @@ class Worker:
             await _within(_CLOSE_TIME, "jobs", self._jobs.idle())
             for task in list(self._tasks):
                 task.cancel()
+            if self._archiving is not None:
+                await _within(_CLOSE_TIME, "what is being archived", self._archiving.close())
+            await _within(_CLOSE_TIME, "sessions", self._close_sessions())
+            if self._archive is not None:
+                await asyncio.to_thread(self._archive.close, _CLOSE_TIME)
             await _within(_CLOSE_TIME, "adapters", self._lifespans.leave())
-            loop = asyncio.get_running_loop()
-            closing = loop.run_in_executor(None, self._store.close_all)
-            await _within(_CLOSE_TIME, "sessions", closing)
             if self._registration is not None:
                 self._registration.close()
             if self._host is not None:
                 await self._host.close()
-            await loop.run_in_executor(None, self._tracing.close, _CLOSE_TIME)
+            await asyncio.to_thread(self._tracing.close, _CLOSE_TIME)
         except Exception:  # noqa: BLE001 - whatever fails, the process still ends
             logger().exception("shutting down failed")
         finally:
             self._threads.close()
-            self._closers.shutdown(wait=False, cancel_futures=True)
+            self._closers.shut_down()
             self._main.close()
             self._stopped.set()
+
+    async def _close_sessions(self) -> None:
+        ended = await asyncio.to_thread(self._store.close_all)
+        await asyncio.gather(*(session.closed() for session in ended))
 
     def _describe(self) -> list[dict[str, Any]]:
         return self._registry.describe()

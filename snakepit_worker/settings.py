@@ -203,6 +203,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             ge=1,
         ),
     ] = 10_000
+    max_session_bytes: Annotated[
+        int,
+        _option(
+            "bytes that all sessions together may hold, as far as adapters say or it can be "
+            "estimated; beyond it idle sessions go, the one unused for longest first",
+            flag="--max-session-bytes",
+            env=("SNAKEPIT_WORKER_MAX_SESSION_BYTES",),
+            ge=0,
+        ),
+    ] = 4 * 1024**3
     max_resources: Annotated[
         int,
         _option(
@@ -222,6 +232,58 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             ge=1,
         ),
     ] = 3_600
+    archive: Annotated[
+        str | None,
+        _option(
+            "database in which sessions outlive this worker: sqlite:///FILE or "
+            "postgresql://USER:PASSWORD@HOST/DATABASE; better in the environment, since everybody "
+            "on the machine can read the command line",
+            flag="--archive",
+            env=("SNAKEPIT_WORKER_ARCHIVE",),
+            metavar="URL",
+        ),
+    ] = None
+    archive_namespace: Annotated[
+        str,
+        _option(
+            "keeps applications apart that share an archive",
+            flag="--archive-namespace",
+            env=("SNAKEPIT_WORKER_ARCHIVE_NAMESPACE",),
+            metavar="NAME",
+        ),
+    ] = "default"
+    archive_durability: Annotated[
+        Literal["commit", "delayed"],
+        _option(
+            "when a call that has changed something is answered: after the commit, or at once, "
+            "with the commit a moment later",
+            flag="--archive-durability",
+            env=("SNAKEPIT_WORKER_ARCHIVE_DURABILITY",),
+            metavar="MODE",
+        ),
+    ] = "commit"
+    archive_lease_s: Annotated[
+        int,
+        _option(
+            "seconds after which others may take the sessions of a worker that cannot be reached; "
+            "one that has died on the same machine is noticed at once",
+            flag="--archive-lease",
+            env=("SNAKEPIT_WORKER_ARCHIVE_LEASE",),
+            metavar="SECONDS",
+            ge=1,
+            le=3_600,
+        ),
+    ] = 30
+    archive_ttl_s: Annotated[
+        int,
+        _option(
+            "seconds without use after which a session leaves the archive",
+            flag="--archive-ttl",
+            env=("SNAKEPIT_WORKER_ARCHIVE_TTL",),
+            metavar="SECONDS",
+            ge=1,
+        ),
+    ] = 7 * 86_400
     log_level: Annotated[
         LogLevel,
         _option(

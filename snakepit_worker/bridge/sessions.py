@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+from snakepit_worker.deadline import NEVER
 from snakepit_worker.errors import InvalidArgument
 from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from snakepit_worker.calls.archiving import Archiving
     from snakepit_worker.host.client import HostClient
     from snakepit_worker.host.keepalive import KeepAlive
     from snakepit_worker.sessions import SessionStore
@@ -47,6 +48,7 @@ class HostSessions:
         host: The host.
         keep_alive: Learns which session is this worker's own.
         store: What this worker holds for the sessions.
+        archiving: Where sessions are that this worker does not hold, if there is an archive.
         seen: Told of each session that the host has made.
     """
 
@@ -55,12 +57,14 @@ class HostSessions:
         host: HostClient,
         keep_alive: KeepAlive,
         store: SessionStore,
+        archiving: Archiving | None,
         seen: Callable[[str], None],
     ) -> None:
         self._host = host
         self._seen = seen
         self._keep_alive = keep_alive
         self._store = store
+        self._archiving = archiving
 
     async def initialize(
         self, request: pb.InitializeSessionRequest
@@ -73,7 +77,7 @@ class HostSessions:
 
     async def cleanup(self, request: pb.CleanupSessionRequest) -> pb.CleanupSessionResponse:
         """Close what this worker holds for the session, and pass on."""
-        released = await asyncio.to_thread(self._store.close, request.session_id)
+        released = await _closed(self._store, self._archiving, request.session_id)
         response = await self._host.cleanup_session(request)
         response.resources_cleaned += released
         return response
@@ -92,10 +96,12 @@ class StandaloneSessions:
 
     Args:
         store: The sessions.
+        archiving: Where others are, if there is an archive.
     """
 
-    def __init__(self, store: SessionStore) -> None:
+    def __init__(self, store: SessionStore, archiving: Archiving | None) -> None:
         self._store = store
+        self._archiving = archiving
 
     async def initialize(
         self, request: pb.InitializeSessionRequest
@@ -113,7 +119,7 @@ class StandaloneSessions:
 
     async def cleanup(self, request: pb.CleanupSessionRequest) -> pb.CleanupSessionResponse:
         """Close the session; an unknown one is closed already."""
-        released = await asyncio.to_thread(self._store.close, request.session_id)
+        released = await _closed(self._store, self._archiving, request.session_id)
         return pb.CleanupSessionResponse(success=True, resources_cleaned=released)
 
     async def get(self, request: pb.GetSessionRequest) -> pb.GetSessionResponse:
@@ -133,3 +139,11 @@ class StandaloneSessions:
             return False
         self._store.open(session_id)
         return True
+
+
+async def _closed(store: SessionStore, archiving: Archiving | None, session_id: str) -> int:
+    """Close a session, in the archive too; the number of resources released."""
+    if archiving is not None:
+        await archiving.enter(session_id, NEVER)
+    ended = store.close(session_id)
+    return await ended.closed() if ended is not None else 0

@@ -50,6 +50,7 @@ class Call:
         "placed",
         "request",
         "session",
+        "session_version",
         "span",
         "tool",
     )
@@ -80,6 +81,8 @@ class Call:
         self.arguments: dict[str, Any] = {}
         self.tool: Tool | None = None
         self.session: Session | None = None
+        self.session_version = 0
+        """How often the session had changed before this call."""
         self.context: CallContext | None = None
         self.failure: Failure | None = None
         self.span: Span | None = None

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from snakepit_worker import deadline
 from snakepit_worker.calls import executors
 from snakepit_worker.calls.arguments import decode_arguments
 from snakepit_worker.calls.call import Call, logical_session
@@ -20,12 +21,7 @@ from snakepit_worker.calls.encoding import IS_A_STREAM, Encoder
 from snakepit_worker.calls.failures import FailureReports
 from snakepit_worker.calls.native import NativeCall
 from snakepit_worker.calls.reports import CallReports
-from snakepit_worker.errors import (
-    DeadlineExceeded,
-    FailedPrecondition,
-    ResourceExhausted,
-    Unavailable,
-)
+from snakepit_worker.errors import DeadlineExceeded, FailedPrecondition, Unavailable
 from snakepit_worker.host.elixir_tools import ElixirTools
 from snakepit_worker.telemetry.logging import call_fields
 from snakepit_worker.tools.api import RESERVED_NAMES
@@ -35,17 +31,19 @@ from snakepit_worker.wire.generated.snakepit_bridge_pb2 import ExecuteToolRespon
 
 if TYPE_CHECKING:
     from collections import abc
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
     from snakepit_worker.calls.admission import Lane
+    from snakepit_worker.calls.archiving import Archiving
     from snakepit_worker.calls.foreign import ForeignCall, ForeignServer
     from snakepit_worker.calls.places import Place, Places
+    from snakepit_worker.calls.readiness import Readiness
     from snakepit_worker.deadline import Deadline
     from snakepit_worker.host.client import HostClient
-    from snakepit_worker.sessions import SessionStore
+    from snakepit_worker.sessions import Session, SessionStore
     from snakepit_worker.telemetry.events import Events
     from snakepit_worker.telemetry.spans import Spans
-    from snakepit_worker.tools.registry import LoadedAdapter, Registry
+    from snakepit_worker.tools.registry import Registry
     from snakepit_worker.wire.failures import Failure
     from snakepit_worker.wire.generated.snakepit_bridge_pb2 import ExecuteToolRequest
     from snakepit_worker.wire.tracebacks import Frames
@@ -64,12 +62,10 @@ class Rules:
     """How calls are treated.
 
     Attributes:
-        adapter_timeout: Seconds that a call without a deadline waits for its adapter.
         thread_sensitive: Modules, or ``module.function``, whose calls run on the main thread.
         tracebacks: Which frames callers see.
     """
 
-    adapter_timeout: float = 300.0
     thread_sensitive: Collection[str] = ()
     tracebacks: Frames = "full"
 
@@ -88,6 +84,8 @@ class Dispatcher:
         session_seen: Told of the session id of each request.
         spans: Makes a span of every call, where a tracer is configured.
         rules: How calls are treated.
+        readiness: Waits for adapters that have not started.
+        archiving: Takes sessions over and saves them, where there is an archive.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - the parts that a call passes through, in that order
@@ -102,6 +100,8 @@ class Dispatcher:
         session_seen: Callable[[str], None],
         spans: Spans | None,
         rules: Rules,
+        readiness: Readiness,
+        archiving: Archiving | None,
     ) -> None:
         self._registry = registry
         self._store = store
@@ -113,6 +113,8 @@ class Dispatcher:
         self._session_seen = session_seen
         self._spans = spans
         self._rules = rules
+        self._readiness = readiness
+        self._archiving = archiving
         self._run_sync = partial(executors.run, places.threads.runner)
         self._loop = asyncio.get_running_loop()
         self._running: set[Call] = set()
@@ -143,8 +145,9 @@ class Dispatcher:
         try:
             work = await self._open(call, streaming=False)
             result, binary = await work.result(self._encoder)
+            await self._save(call)
         except BaseException as error:  # noqa: BLE001 - every failure becomes a reply
-            failure = self._failures.report(call, error)
+            failure = self._failures.report(call, await self._after_failure(call, error))
             response = ExecuteToolResponse(success=False, error_message=failure.to_json())
         else:
             response = ExecuteToolResponse(success=True, result=result, binary_result=binary)
@@ -188,7 +191,7 @@ class Dispatcher:
         try:
             await self._send(call, await self._open(call, streaming=True), write)
         except BaseException as error:  # noqa: BLE001 - every failure becomes the stream's status
-            return self._failures.report(call, error)
+            return self._failures.report(call, await self._after_failure(call, error))
         finally:
             self._finish(call)
         return None
@@ -227,6 +230,25 @@ class Dispatcher:
         tool.signature.bind(arguments)
         return tool.streams
 
+    @asynccontextmanager
+    async def session(self, session_id: str, deadline: Deadline) -> AsyncIterator[Session]:
+        """A session for the length of a block, at whose end it is saved.
+
+        Args:
+            session_id: The session.
+            deadline: Of the call that needs it.
+        """
+        if self._archiving is not None:
+            await self._archiving.enter(session_id, deadline)
+        session = self._store.enter(session_id)
+        try:
+            version = session.version
+            yield session
+            if self._archiving is not None:
+                await self._archiving.commit(session, version, deadline)
+        finally:
+            self._store.leave(session)
+
     async def idle(self) -> None:
         """Wait until no call is being served."""
         await self._idle.wait()
@@ -261,9 +283,9 @@ class Dispatcher:
             raise FailedPrecondition(IS_A_STREAM)
         arguments = call.arguments = decode_arguments(request)
         if tool.owner.state is not AdapterState.READY:
-            await self._adapter_ready(tool.owner, call.deadline)
+            await self._readiness.wait(tool.owner, call.deadline)
         bound = tool.signature.bind(arguments)
-        context = self._enter(call)
+        context = await self._enter(call)
         if tool.signature.context_parameter is not None:
             bound[tool.signature.context_parameter] = context
         place = self._places.main if tool.main_thread else self._place(request, arguments)
@@ -282,7 +304,7 @@ class Dispatcher:
         request = call.request
         foreign = self._check_foreign(request.tool_name)
         arguments = call.arguments = decode_arguments(request)
-        context = self._enter(call)
+        context = await self._enter(call)
         place = self._place(request, arguments)
         await self._admit(call, self._places.loop if foreign.is_async else place.lane)
         return foreign.open(request.tool_name, arguments, context, place.runner)
@@ -310,11 +332,14 @@ class Dispatcher:
         await lane.enter(call.fields["session_id"])
         call.lane, call.placed = lane, time.monotonic()
 
-    def _enter(self, call: Call) -> CallContext:
+    async def _enter(self, call: Call) -> CallContext:
         """From here on the call counts as running, in its session."""
         request = call.request
         session_id = call.fields["session_id"] = logical_session(request, call.arguments)
+        if self._archiving is not None:
+            await self._archiving.enter(session_id, call.deadline)
         call.session = self._store.enter(session_id)
+        call.session_version = call.session.version
         context = call.context = CallContext(
             request.tool_name,
             call.session,
@@ -329,6 +354,7 @@ class Dispatcher:
         self._session_seen(request.session_id)
         self._events.emit("tool.execution.start", _ONE, call.event_metadata(), call.correlation_id)
         current_call.set(context)
+        deadline.current.set(call.deadline)
         return context
 
     async def _send(
@@ -348,6 +374,7 @@ class Dispatcher:
                     message.metadata[str(key)] = str(text)
                 final = final or is_final
                 await write(message)
+        await self._save(call)
         if not final:
             await write(ToolChunk(chunk_id=f"{name}-{count + 1}", is_final=True))
 
@@ -368,36 +395,16 @@ class Dispatcher:
         entries = self._rules.thread_sensitive
         return module in entries or f"{module}.{function}" in entries
 
-    async def _adapter_ready(self, adapter: LoadedAdapter, deadline: Deadline) -> None:
-        """Wait until an adapter has started.
+    async def _save(self, call: Call) -> None:
+        """Save what the call has changed in its session, before it is answered."""
+        if self._archiving is not None and call.session is not None:
+            await self._archiving.commit(call.session, call.session_version, call.deadline)
 
-        Raises:
-            Unavailable: When it failed to start, or is stopping.
-            DeadlineExceeded: When it takes longer than a call may wait.
-            ResourceExhausted: When too many calls wait for it.
-        """
-        if adapter.state is AdapterState.STARTING and adapter.started is not None:
-            limit = self._places.rules.waiting
-            if adapter.awaited >= limit:
-                msg = f"{limit} calls wait for adapter {adapter.name} to start, the limit"
-                raise ResourceExhausted(msg, details={"adapter": adapter.name}, retry_after=1.0)
-            adapter.awaited += 1
-            try:
-                seconds = deadline.bound(self._rules.adapter_timeout)
-                await asyncio.wait([adapter.started], timeout=seconds)
-            finally:
-                adapter.awaited -= 1
-        if adapter.state is AdapterState.READY:
-            return
-        if adapter.state is AdapterState.STARTING:
-            msg = f"adapter {adapter.name} is still starting"
-            raise DeadlineExceeded(msg, details={"adapter": adapter.name})
-        cause = adapter.failure
-        reason = f"failed to start: {type(cause).__name__}: {cause}" if cause else "has stopped"
-        msg = f"adapter {adapter.name} {reason}"
-        raise Unavailable(
-            msg, retryable=False, details={"adapter": adapter.name}
-        ) from adapter.failure
+    async def _after_failure(self, call: Call, error: BaseException) -> BaseException:
+        """The same for a call that has failed; what to say of that."""
+        if self._archiving is None or call.session is None:
+            return error
+        return await self._archiving.after_failure(call.session, call.session_version, error)
 
     def _finish(self, call: Call) -> None:
         self._served += 1

@@ -1,19 +1,30 @@
-"""All sessions of a worker: found by id, expired when idle, bounded in number."""
+"""All sessions of a worker: found by id, expired when idle, bounded in number and in bytes."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from snakepit_worker.errors import NotFound, ResourceExhausted
+from snakepit_worker.errors import Conflict, NotFound, ResourceExhausted
+from snakepit_worker.sessions.closing import close_here
 from snakepit_worker.sessions.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Limits", "SessionStore"]
+    from snakepit_worker.sessions.closing import Closing, Dispose
+
+__all__ = ["Ended", "Limits", "Reason", "SessionStore"]
+
+Reason: TypeAlias = Literal[
+    "closed", "idle", "too many sessions", "too many bytes", "taken over", "shutdown"
+]
+_RETRY: Final = 1.0
+"""Seconds after which a full worker may be asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +34,38 @@ class Limits:
     Attributes:
         max_sessions: Sessions kept; beyond it the idle one unused for longest is closed.
         max_resources: Resources that one session may hold.
+        max_bytes: Bytes that all sessions together may hold; beyond it idle ones are closed.
         ttl: Seconds without use after which a session is closed.
     """
 
     max_sessions: int = 10_000
     max_resources: int = 10_000
+    max_bytes: int = 2**62
     ttl: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A session that is no more.
+
+    Attributes:
+        session_id: Its id.
+        reason: Why.
+        released: Resources by kind.
+        size: Bytes that it held, as far as known.
+        closing: Done when what nobody used is closed.
+    """
+
+    session_id: str
+    reason: Reason
+    released: Counter[str]
+    size: int
+    closing: Closing
+
+    async def closed(self) -> int:
+        """Wait until what nobody used is closed; the number of resources released."""
+        await asyncio.shield(asyncio.wrap_future(self.closing))
+        return self.released.total()
 
 
 class SessionStore:
@@ -37,8 +74,10 @@ class SessionStore:
     Args:
         limits: Bounds.
         clock: Monotonic seconds.
-        apart: Runs the closing of a session that has to go while a call comes or ends; closers may
-            block, and such calls must not wait for them.
+        dispose: Closes what nobody can reach any more.  Closers may block, and calls must not wait
+            for them.
+        ended: Told of every session that is no more, but for those of calls without a session.
+        journaled: Whether somebody asks sessions for their changes.
     """
 
     def __init__(
@@ -46,14 +85,21 @@ class SessionStore:
         limits: Limits,
         clock: Callable[[], float] = time.monotonic,
         *,
-        apart: Callable[[Callable[[], object]], object] = lambda close: close(),
+        dispose: Dispose = close_here,
+        ended: Callable[[Ended], object] = lambda _: None,
+        journaled: bool = False,
     ) -> None:
         self.limits = limits
-        self._apart = apart
+        self._dispose = dispose
+        self._ended = ended
+        self._journaled = journaled
         self._clock = clock
         self._lock = threading.Lock()
         self._sessions: dict[str, Session] = {}
         """Insertion order is order of use: a session that is used moves to the end."""
+        self._size_lock = threading.Lock()
+        self.size = 0
+        """Bytes that all sessions hold, as far as known."""
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -78,14 +124,12 @@ class SessionStore:
         Raises:
             ResourceExhausted: When the worker is full of sessions in use.
         """
-        if not session_id:
-            return Session("", max_resources=self.limits.max_resources, clock=self._clock)
-        return self._open(session_id, calls=1)
+        return self._open(session_id, calls=1) if session_id else self.make("")
 
     def leave(self, session: Session) -> None:
         """End the use that ``enter`` began."""
         if not session.id:
-            self._apart(session.close)
+            session.close()
             return
         with self._lock:
             session.calls -= 1
@@ -112,21 +156,60 @@ class SessionStore:
         with self._lock:
             return list(self._sessions.values())
 
-    def close(self, session_id: str) -> int:
-        """Close one session; the number of resources released, 0 for an unknown id."""
+    def make(self, session_id: str) -> Session:
+        """A session that the store does not have yet; see ``adopt``.
+
+        Args:
+            session_id: Its id.
+        """
+        return Session(
+            session_id,
+            max_resources=self.limits.max_resources,
+            clock=self._clock,
+            dispose=self._dispose,
+            account=self,
+            journaled=self._journaled and bool(session_id),
+        )
+
+    def adopt(self, session: Session) -> None:
+        """Keep a session that ``make`` made.
+
+        Raises:
+            ResourceExhausted: When the worker is full of sessions in use.
+            Conflict: When there is one of this id already.
+        """
+        with self._lock:
+            if session.id in self._sessions:
+                raise Conflict(f"session {session.id!r} has begun meanwhile")
+            evicted = self._make_room()
+            self._sessions[session.id] = session
+        if evicted is not None:
+            self._end(evicted, "too many sessions")
+
+    def close(self, session_id: str) -> Ended | None:
+        """Close one session; ``None`` for an unknown id."""
+        return self.drop(session_id, "closed")
+
+    def drop(self, session_id: str, reason: Reason) -> Ended | None:
+        """Close one session for another reason than that somebody has asked for it.
+
+        Args:
+            session_id: Its id.
+            reason: Why.
+        """
         with self._lock:
             session = self._sessions.pop(session_id, None)
-        return session.close() if session is not None else 0
+        return self._end(session, reason) if session is not None else None
 
-    def close_all(self) -> int:
-        """Close every session, the youngest first; the number of resources released."""
+    def close_all(self) -> list[Ended]:
+        """Close every session, the youngest first."""
         with self._lock:
             sessions = list(self._sessions.values())
             self._sessions.clear()
-        return sum(session.close() for session in reversed(sessions))
+        return [self._end(session, "shutdown") for session in reversed(sessions)]
 
-    def expire(self) -> list[str]:
-        """Close the sessions that were idle for longer than the TTL; their ids."""
+    def expire(self) -> list[Ended]:
+        """Close the sessions that were idle for longer than the TTL."""
         horizon = self._clock() - self.limits.ttl
         with self._lock:
             expired = []
@@ -137,31 +220,74 @@ class SessionStore:
                     expired.append(session)
             for session in expired:
                 del self._sessions[session.id]
-        for session in expired:
-            session.close()
-        return [session.id for session in expired]
+        return [self._end(session, "idle") for session in expired]
+
+    # What sessions ask when they take something in, or let it go.
+
+    def reserve(self, session: Session, size: int) -> None:
+        """Count bytes that a session is about to hold, at the cost of idle sessions if need be.
+
+        Raises:
+            ResourceExhausted: When all others are in use, or hold nothing.
+        """
+        while not self._fits(size):
+            with self._lock:
+                victim = self._pop_idle(session)
+            if victim is None:
+                limit = self.limits.max_bytes
+                msg = f"the sessions of this worker hold {self.size} of at most {limit} bytes"
+                facts = {"max_bytes": limit, "size": size}
+                raise ResourceExhausted(f"{msg}, and {size} more do not fit", details=facts)
+            self._end(victim, "too many bytes")
+
+    def give_back(self, size: int) -> None:
+        """Count bytes that a session has let go."""
+        with self._size_lock:
+            self.size -= size
+
+    def _fits(self, size: int) -> bool:
+        with self._size_lock:
+            fits = self.size + size <= self.limits.max_bytes
+            if fits:
+                self.size += size
+            return fits
 
     def _open(self, session_id: str, calls: int) -> Session:
         evicted = None
         with self._lock:
             session = self._sessions.pop(session_id, None)
             if session is None:
-                if len(self._sessions) >= self.limits.max_sessions:
-                    evicted = self._evict()
-                session = Session(
-                    session_id, max_resources=self.limits.max_resources, clock=self._clock
-                )
+                evicted = self._make_room()
+                session = self.make(session_id)
             session.used_at = self._clock()
             session.calls += calls
             self._sessions[session_id] = session
         if evicted is not None:
-            self._apart(evicted.close)
+            self._end(evicted, "too many sessions")
         return session
 
-    def _evict(self) -> Session:
-        for session in self._sessions.values():
-            if session.calls == 0:
-                return self._sessions.pop(session.id)
+    def _make_room(self) -> Session | None:
+        """Take out the session unused for longest, if there are too many for one more."""
+        if len(self._sessions) < self.limits.max_sessions:
+            return None
+        evicted = next((s for s in self._sessions.values() if s.calls == 0), None)
+        if evicted is not None:
+            return self._sessions.pop(evicted.id)
         limit = self.limits.max_sessions
         msg = f"this worker serves its limit of {limit} sessions, all of them in use"
-        raise ResourceExhausted(msg, details={"max_sessions": limit}, retry_after=1.0)
+        raise ResourceExhausted(msg, details={"max_sessions": limit}, retry_after=_RETRY)
+
+    def _pop_idle(self, besides: Session) -> Session | None:
+        """Take out the session unused for longest that holds bytes."""
+        for session in self._sessions.values():
+            if session.calls == 0 and session.size and session is not besides:
+                return self._sessions.pop(session.id)
+        return None
+
+    def _end(self, session: Session, reason: Reason) -> Ended:
+        size = session.size
+        resources, closing = session.close()
+        kinds = Counter(resource.kind for resource in resources)
+        ended = Ended(session.id, reason, kinds, size, closing)
+        self._ended(ended)
+        return ended

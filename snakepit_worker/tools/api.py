@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, overload
 
+from snakepit_worker.errors import Unimplemented
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from snakepit_worker.errors import Meaning, WorkerError
+    from snakepit_worker.sessions import Recipe
 
-__all__ = ["INTERFACE_VERSION", "RESERVED_NAMES", "Adapter", "ToolMark", "tool"]
+__all__ = ["INTERFACE_VERSION", "RESERVED_NAMES", "Adapter", "Rebuilt", "ToolMark", "tool"]
 
 INTERFACE_VERSION: Final = 1
 """Version of the interface between the runtime and adapters."""
@@ -69,6 +73,40 @@ class Adapter:
         """
         del error
         return failure
+
+    def rebuild(self, kind: str, recipe: Recipe) -> Rebuilt | Awaitable[Rebuilt]:
+        """Build a resource again, in a session that this worker has taken over from another.
+
+        Called for resources that were put with a ``recipe`` and whose kind begins with this
+        adapter's name, oldest first; a plain function in a worker thread, a coroutine function on
+        the event loop.  What it raises becomes the reason why the resource is listed as lost.
+
+        Args:
+            kind: Kind of the resource.
+            recipe: What ``recipe()`` gave, after a way through JSON.
+
+        Raises:
+            Unimplemented: Unless the adapter overrides this.
+        """
+        del recipe
+        raise Unimplemented(f"adapter {self.name} cannot rebuild {kind}: it has no `rebuild`")
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """A resource that was built again from its recipe; the rest is as it was.
+
+    Attributes:
+        value: The object.
+        close: As for ``Session.put``.
+        recipe: As for ``Session.put``.
+        size: As for ``Session.put``.
+    """
+
+    value: object
+    close: Callable[[], object] | None = None
+    recipe: Callable[[], Recipe] | None = None
+    size: int | None = None
 
 
 class ToolMark:

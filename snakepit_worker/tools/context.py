@@ -6,7 +6,7 @@ import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, TypeVar
 
-from snakepit_worker.errors import Cancelled, DeadlineExceeded
+from snakepit_worker.errors import Cancelled, DeadlineExceeded, FailedPrecondition
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -98,7 +98,19 @@ class CallContext:
 
     @property
     def elixir(self) -> ElixirTools:
-        """The Elixir tools that this call can reach."""
+        """The Elixir tools that this call can reach.
+
+        Raises:
+            FailedPrecondition: While the call has a resource for itself: what Elixir calls back
+                could wait for that very resource.
+        """
+        # Here, because what adapter authors import at their top has to be cheap.
+        from snakepit_worker.sessions.leases import exclusively_held  # noqa: PLC0415
+
+        handle = exclusively_held()
+        if handle is not None:
+            msg = f"no call to Elixir while {handle!r} is leased exclusively"
+            raise FailedPrecondition(msg, details={"handle": handle})
         sessions = (self.session.id, self.worker_session_id)
         return self._elixir(sessions, self.deadline, self.correlation_id)
 

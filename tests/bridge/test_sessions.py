@@ -69,6 +69,13 @@ def connection(serve: Served, shop: Shop) -> Connection:
     return serve(shop)
 
 
+def wait_for_closed(connection: Connection, shop: Shop, *labels: str) -> None:
+    """Closers run apart from whoever lets go."""
+    while len(shop.closed) < len(labels):
+        connection.stub.Ping(pb.PingRequest(), timeout=LIMIT)
+    assert sorted(shop.closed) == sorted(labels)
+
+
 def code_of(call: Any, request: object) -> grpc.StatusCode:
     with pytest.raises(grpc.RpcError) as caught:
         call(request, timeout=LIMIT)
@@ -208,7 +215,7 @@ def test_resources_are_released_by_handle_or_name(connection: Connection, shop: 
     connection.call("shop.basket", {"label": "b", "name": "mine"})
     assert connection.call("session.release", {"handle": handle})["handle"] == handle
     assert connection.call("session.release", {"handle": "mine"})["name"] == "mine"
-    assert shop.closed == ["a", "b"]
+    wait_for_closed(connection, shop, "a", "b")
     with pytest.raises(ToolFailure, match="was released"):
         connection.call("shop.add", {"basket": handle, "article": "tea"})
     assert connection.call("session.list") == []
@@ -220,7 +227,7 @@ def test_names_conflict_unless_replaced(connection: Connection, shop: Shop) -> N
         connection.call("shop.basket", {"label": "b", "name": "mine"})
     assert (caught.value.failure["code"], caught.value.failure["retryable"]) == ("ABORTED", False)
     connection.call("shop.basket", {"label": "c", "name": "mine", "replace": True})
-    assert shop.closed == ["a"]
+    wait_for_closed(connection, shop, "a")
 
 
 def test_a_session_can_be_closed_by_a_tool(connection: Connection, shop: Shop) -> None:
@@ -238,18 +245,14 @@ def test_what_a_call_without_a_session_holds_ends_with_it(
     request = connection.request("shop.basket", {"label": "a"})
     request.session_id = ""
     assert connection.stub.ExecuteTool(request, timeout=LIMIT).success
-    while not shop.closed:
-        connection.stub.Ping(pb.PingRequest(), timeout=LIMIT)
-    assert shop.closed == ["a"]
+    wait_for_closed(connection, shop, "a")
 
 
 def test_a_session_that_nobody_uses_gives_way(serve: Served, shop: Shop) -> None:
     connection = serve(shop, max_sessions=2)
     for session_id in ("a", "b", "c"):
         connection.call("shop.basket", {"label": session_id, "session_id": session_id})
-    while not shop.closed:
-        connection.stub.Ping(pb.PingRequest(), timeout=LIMIT)
-    assert shop.closed == ["a"]
+    wait_for_closed(connection, shop, "a")
     assert [valid(connection, session_id) for session_id in ("a", "b", "c")] == [False, True, True]
 
 
@@ -275,3 +278,60 @@ def test_the_worker_counts(connection: Connection, serve: Served) -> None:
     serve.connect().call("shop.basket", {"label": "b"})
     stats = connection.call("worker.stats")
     assert (stats["sessions"], stats["resources"]) == (2, 2)
+
+
+# --- Values that callers keep ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [None, 0, "text", [1, [2**70]], {"a": {"b": None}}], ids=repr)
+def test_a_value_is_kept_under_a_name_and_a_handle(connection: Connection, value: object) -> None:
+    kept = connection.call("session.put", {"name": "n", "value": value})
+    assert (kept["kind"], kept["name"]) == ("session.value", "n")
+    assert connection.call("session.get", {"name": "n"}) == value
+    assert connection.call("session.get", {"handle": kept["handle"]}) == value
+
+
+def test_bytes_are_kept_too(connection: Connection) -> None:
+    kept = connection.call("session.put", {"name": "n"}, binary={"value": b"\x00\xff"})
+    assert kept["size"] == 2
+    assert connection.call("session.get", {"name": "n"}) == b"\x00\xff"
+    (listed,) = connection.call("session.list", {"kind": "session.value"})
+    assert (listed["size"], listed["can_be_rebuilt"]) == (2, True)
+
+
+def test_a_value_is_replaced_only_when_that_is_asked_for(connection: Connection) -> None:
+    connection.call("session.put", {"name": "n", "value": 1})
+    with pytest.raises(ToolFailure) as caught:
+        connection.call("session.put", {"name": "n", "value": 2})
+    assert caught.value.failure["code"] == "ABORTED"
+    connection.call("session.put", {"name": "n", "value": 3, "replace": True})
+    assert connection.call("session.get", {"name": "n"}) == 3
+
+
+@pytest.mark.parametrize("arguments", [{}, {"name": "n", "handle": "h"}])
+def test_a_value_has_one_name(connection: Connection, arguments: dict[str, str]) -> None:
+    with pytest.raises(ToolFailure, match="expected a name or a handle"):
+        connection.call("session.get", arguments)
+
+
+def test_only_values_can_be_got(connection: Connection) -> None:
+    handle = connection.call("shop.basket", {"label": "a"})["handle"]
+    with pytest.raises(ToolFailure, match=r"is a shop\.basket, expected a session\.value"):
+        connection.call("session.get", {"handle": handle})
+
+
+def test_a_worker_holds_so_many_bytes(serve: Served, shop: Shop) -> None:
+    connection = serve(shop, max_session_bytes=1000)
+    connection.call("session.put", {"session_id": "a"}, binary={"value": b"a" * 600})
+    connection.call("session.put", {"session_id": "b"}, binary={"value": b"b" * 600})
+    assert [valid(connection, session_id) for session_id in ("a", "b")] == [False, True]
+    with pytest.raises(ToolFailure) as caught:
+        connection.call("session.put", {"session_id": "b"}, binary={"value": b"b" * 600})
+    assert caught.value.failure["code"] == "RESOURCE_EXHAUSTED"
+    assert caught.value.failure["details"] == {"max_bytes": 1000, "size": 600}
+    events = connection.stub.StreamTelemetry(iter(()), timeout=LIMIT)
+    event = next(event for event in events if event.event_parts == ["python", "gc", "completed"])
+    events.cancel()
+    assert event.metadata["reason"] == "too many bytes"
+    assert event.metadata["session_id"] == "a"
+    assert event.measurements["bytes"].int_value == 600

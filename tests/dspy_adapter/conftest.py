@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import dspy
@@ -87,6 +86,6 @@ def model(framework: Framework) -> Callable[..., tuple[LanguageModel, Engine]]: 
             num_retries=0,
         )
         described = LMSettings(model="fake/model", **settings)
-        return LanguageModel(described, lm, asyncio.get_running_loop()), engine
+        return LanguageModel(described, lm), engine
 
     return make

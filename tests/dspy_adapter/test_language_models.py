@@ -17,7 +17,7 @@ from snakepit_adapters.dspy.arguments import LMSettings
 from snakepit_adapters.dspy.language_models import PROVIDERS, LanguageModel
 from snakepit_adapters.dspy.programs import Program
 from snakepit_adapters.dspy.signatures import read_signature
-from snakepit_worker.errors import InvalidArgument
+from snakepit_worker.errors import FailedPrecondition, InvalidArgument
 
 if TYPE_CHECKING:
     from snakepit_adapters.dspy.loading import Framework
@@ -123,9 +123,7 @@ def test_closing_lets_go_of_connections_and_key(framework: Framework) -> None:  
         model = LanguageModel.configure(settings)
         await ask(model)
         lm = weakref.ref(model.lm)
-        await asyncio.to_thread(model.close)  # as the session store does, from any thread
-        assert model._closing is not None
-        await model._closing
+        await model.close()
         del model
         gc.collect()
         assert lm() is None
@@ -134,9 +132,21 @@ def test_closing_lets_go_of_connections_and_key(framework: Framework) -> None:  
         asyncio.run(main())
 
 
-def test_closing_after_the_loop_is_harmless() -> None:
-    configured(model="openai/gpt-4o-mini").close()
-
-
 def test_a_language_model_holds_dspys() -> None:
     assert isinstance(configured(model="openai/gpt-4o-mini").lm, dspy.LM)
+
+
+def test_a_recipe_configures_the_same_model_again() -> None:
+    first = configured(
+        model="openai/gpt-4o-mini", api_base=ADDRESS, temperature=0.5, response_format="json"
+    )
+    again = LanguageModel.rebuild(json.loads(json.dumps(first.recipe())))
+    assert again.describe() == first.describe()
+
+
+def test_a_key_that_a_call_has_brought_is_not_in_the_recipe() -> None:
+    recipe = configured(model="openai/gpt-4o-mini", api_key=KEY).recipe()
+    assert KEY not in json.dumps(recipe)
+    with pytest.raises(FailedPrecondition, match="never stored") as raised:
+        LanguageModel.rebuild(recipe)
+    assert raised.value.help == "call dspy.configure_lm again"

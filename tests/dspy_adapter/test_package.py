@@ -33,7 +33,8 @@ from snakepit_adapters.dspy.signatures import read_signature
 from examples.demo.scripted_model import Facts, ScriptedModelServer
 
 async def main():
-    model = dspy.configure(LMSettings(model=server.model, api_base=server.base_url, num_retries=0))
+    settings = LMSettings(model=server.model, api_base=server.base_url, num_retries=0)
+    model = dspy.language_model.configure(settings)
     signature = read_signature("question, n: int -> answer: list[str]")
     program = dspy.program("ChainOfThought", signature)
     for layout in ("text", "json", "json_schema"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 import dspy
@@ -211,3 +212,44 @@ def test_a_module_that_blocks_runs_in_a_thread_with_the_same_settings(
         return await called.request({"question": "who"}, lm).run(asyncio.to_thread)
 
     assert asyncio.run(main()) == {"outputs": {"answer": "who asked fake/model"}, "usage": {}}
+
+
+# --- Recipes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["Predict", "ChainOfThought"])
+def test_a_recipe_keeps_what_was_declared_and_what_was_learned(kind: str) -> None:
+    first = program(
+        "question, n: int | None -> answer: list[str]",
+        kind,
+        demos=[{"question": "a", "answer": ["b"]}],
+        lm="mine",
+    )
+    for predictor in first.module.predictors():
+        predictor.signature = predictor.signature.with_instructions("Be brief.")
+        predictor.demos.append(dspy.Example(question="c", n=1, answer=["d"]))
+    again = Program.rebuild(json.loads(json.dumps(first.recipe())))
+    assert again.recipe() == first.recipe()
+    assert (again.kind, again.lm, again.describe()) == (kind, "mine", first.describe())
+    for old, new in zip(first.module.predictors(), again.module.predictors(), strict=True):
+        assert new.signature.instructions == "Be brief."
+        assert [dict(demo) for demo in new.demos] == [dict(demo) for demo in old.demos]
+        assert new.lm is None
+
+
+def test_only_what_belongs_to_a_state_is_taken_over() -> None:
+    called = program("question -> answer")
+    state = called.dump_state()
+    state["self"] |= {"forward": "oops", "lm": {"model": "openai/other"}}
+    called.load_state(state)
+    (predictor,) = called.module.predictors()
+    assert callable(predictor.forward)
+    assert predictor.lm is None
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {"predict": {}}, {"self": {"demos": 7}}, {"self": {"signature": None}}]
+)
+def test_what_is_no_state_of_the_program_is_refused(state: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument, match="expected the"):
+        program("question -> answer").load_state(state)

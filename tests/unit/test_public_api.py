@@ -15,9 +15,19 @@ import pytest
 import snakepit_worker
 
 EXPECTED = {
-    "snakepit_worker": ["Adapter", "Binary", "CallContext", "Chunk", "tool"],
+    "snakepit_worker": ["Adapter", "Binary", "CallContext", "Chunk", "Rebuilt", "tool"],
     "snakepit_worker.testing": ["Connection", "StandInHost", "ToolFailure"],
-    "snakepit_worker.sessions": ["Limits", "Resource", "Session", "SessionStore"],
+    "snakepit_worker.sessions": [
+        "Closers",
+        "Ended",
+        "Lease",
+        "Limits",
+        "Recipe",
+        "Resource",
+        "Session",
+        "SessionStore",
+        "exclusively_held",
+    ],
 }
 MODULES = [
     found.name

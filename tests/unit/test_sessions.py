@@ -18,11 +18,13 @@ from hypothesis.stateful import (
 )
 
 from snakepit_worker.errors import Conflict, InvalidArgument, NotFound, ResourceExhausted
-from snakepit_worker.sessions import Limits, Resource, Session, SessionStore
+from snakepit_worker.sessions import Ended, Limits, Resource, Session, SessionStore
 from snakepit_worker.sessions.resources import new_handle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from snakepit_worker.sessions.leases import Waiter
 
 LIMIT = 20.0
 
@@ -118,7 +120,7 @@ def test_releasing_closes_once(session: Session) -> None:
     assert closer.closed == 1
     assert len(session) == 0
     session.put("a.x", 2, name="n")
-    assert session.close() == 1
+    assert len(session.close()[0]) == 1
     assert closer.closed == 1
 
 
@@ -164,9 +166,9 @@ def test_closing_goes_from_the_youngest_to_the_oldest(session: Session) -> None:
     closers = [Closer(order) for _ in range(4)]
     for closer in closers:
         session.put("a.x", None, close=closer)
-    assert session.close() == 4
+    assert len(session.close()[0]) == 4
     assert order == closers[::-1]
-    assert session.close() == 0
+    assert len(session.close()[0]) == 0
     assert len(session) == 0
 
 
@@ -193,7 +195,7 @@ def test_a_closer_that_raises_does_not_stop_the_others(
     failing = session.put("a.x", None, close=fail)
     session.put("a.x", None, close=inner)
     try:
-        assert session.close() == 3
+        assert len(session.close()[0]) == 3
     except BaseException as caught:  # noqa: BLE001 - all kinds are under test
         pytest.fail(f"close() raised {caught!r}", pytrace=False)
     assert order == [inner, outer]
@@ -306,6 +308,9 @@ def test_descriptions_are_json_values(session: Session) -> None:
         "name": "n",
         "created_at": resource.created_at,
         "idle_s": described["idle_s"],
+        "size": resource.size,
+        "leases": 0,
+        "can_be_rebuilt": False,
         "metadata": {"rows": 2},
     }
     assert isinstance(described["idle_s"], float)
@@ -316,6 +321,7 @@ def test_descriptions_are_json_values(session: Session) -> None:
         "idle_s": whole["idle_s"],
         "calls": 0,
         "resources": 1,
+        "size": resource.size,
         "metadata": {"elixir_node": "nonode@nohost"},
     }
 
@@ -340,14 +346,20 @@ class StoreMachine(RuleBasedStateMachine):
     ids = st.sampled_from(["a", "b", "c"])
     names = st.sampled_from(["x", None])
 
-    @initialize(max_sessions=st.integers(1, 3), max_resources=st.integers(1, 4))
-    def start(self, max_sessions: int, max_resources: int) -> None:
+    @initialize(
+        max_sessions=st.integers(1, 3), max_resources=st.integers(1, 4), max_bytes=st.integers(5, 9)
+    )
+    def start(self, max_sessions: int, max_resources: int, max_bytes: int) -> None:
         self.now = 0.0
-        self.limits = Limits(max_sessions, max_resources, ttl=10.0)
-        self.store = SessionStore(self.limits, clock=lambda: self.now)
+        self.limits = Limits(max_sessions, max_resources, max_bytes, ttl=10.0)
+        self.store = SessionStore(self.limits, clock=lambda: self.now, ended=self.told)
+        self.ended: list[str] = []  # what the store told, in the order of the model
+        self.expected: list[str] = []
+        self.waiting: list[tuple[Session, Resource, Waiter]] = []
+        self.sizes: dict[str, int] = {}  # by handle
         self.model: dict[str, dict[str, Any]] = {}  # by id, in order of use
         self.calls: list[Session] = []
-        self.leases: list[tuple[Any, Resource, Closer]] = []
+        self.leases: list[tuple[Session, Resource, Closer]] = []
         self.closers: dict[str, Closer] = {}  # by handle, of everything ever put
         self.held: dict[str, str] = {}  # session id by handle
         self.closed_sessions: set[int] = set()
@@ -363,7 +375,11 @@ class StoreMachine(RuleBasedStateMachine):
             "used": self.now,
         }
 
+    def told(self, ended: Ended) -> None:
+        self.ended.append(ended.session_id)
+
     def gone(self, session_id: str) -> None:
+        self.expected.append(session_id)
         self.closed_sessions.add(id(self.model.pop(session_id)["session"]))
         self.held = {handle: owner for handle, owner in self.held.items() if owner != session_id}
 
@@ -376,6 +392,27 @@ class StoreMachine(RuleBasedStateMachine):
                 self.gone(candidate)
                 return True
         return False
+
+    def held_bytes(self, session_id: str | None = None) -> int:
+        return sum(
+            self.sizes[handle]
+            for handle, owner in self.held.items()
+            if session_id is None or owner == session_id
+        )
+
+    def make_room_for_bytes(self, session: Session, size: int) -> bool:
+        while self.held_bytes() + size > self.limits.max_bytes:
+            candidates = [
+                session_id
+                for session_id, known in self.model.items()
+                if known["calls"] == 0
+                and self.held_bytes(session_id)
+                and known["session"] is not session
+            ]
+            if not candidates:
+                return False
+            self.gone(candidates[0])
+        return True
 
     @rule(session_id=ids)
     def open(self, session_id: str) -> None:
@@ -405,25 +442,27 @@ class StoreMachine(RuleBasedStateMachine):
             self.touch(session.id, session, calls=-1)
 
     @precondition(lambda self: self.model or self.calls)
-    @rule(data=st.data(), name=names, replace=st.booleans())
-    def put(self, data: st.DataObject, name: str | None, replace: bool) -> None:  # noqa: FBT001 - arguments come by name
+    @rule(data=st.data(), name=names, replace=st.booleans(), size=st.integers(0, 6))
+    def put(self, data: st.DataObject, name: str | None, replace: bool, size: int) -> None:  # noqa: FBT001 - arguments come by name
         known = [known["session"] for known in self.model.values()]
         session = data.draw(st.sampled_from([*known, *self.calls]))
         closer = Closer()
         before = {resource.name: resource.handle for resource in session.resources()}
         full = len(session) >= self.limits.max_resources
         taken = name is not None and name in before
+        fits = self.make_room_for_bytes(session, size)
         try:
-            resource = session.put("k.x", None, name=name, close=closer, replace=replace)
+            resource = session.put("k.x", None, name=name, close=closer, replace=replace, size=size)
         except NotFound:
             assert id(session) in self.closed_sessions
         except Conflict:
             assert taken
             assert not replace
         except ResourceExhausted:
-            assert full
-            assert not taken
+            assert not fits or (full and not taken)
         else:
+            assert fits
+            self.sizes[resource.handle] = size
             self.closers[resource.handle] = closer
             if taken:
                 del self.held[before[name]]
@@ -433,16 +472,37 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def lease(self, data: st.DataObject) -> None:
         handle = data.draw(st.sampled_from(list(self.held)))
-        resource = self.model[self.held[handle]]["session"].get(handle)
-        lease = self.model[self.held[handle]]["session"].lease(resource.name or handle)
-        lease.__enter__()
-        self.leases.append((lease, resource, self.closers[handle]))
+        session = self.model[self.held[handle]]["session"]
+        resource = session.get(handle)
+        exclusive = data.draw(st.booleans())
+        waiter = session.begin_lease(resource, exclusive=exclusive, at_once=False)
+        if waiter is None:
+            self.leases.append((session, resource, self.closers[handle]))
+        else:
+            self.waiting.append((session, resource, waiter))
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data())
     def end_lease(self, data: st.DataObject) -> None:
-        lease, _, _ = self.leases.pop(data.draw(st.integers(0, len(self.leases) - 1)))
-        lease.__exit__(None, None, None)
+        session, resource, _ = self.leases.pop(data.draw(st.integers(0, len(self.leases) - 1)))
+        session.end_lease(resource)
+        self.those_whose_turn_it_is()
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def give_up(self, data: st.DataObject) -> None:
+        session, resource, waiter = self.waiting.pop(
+            data.draw(st.integers(0, len(self.waiting) - 1))
+        )
+        assert waiter.cancel()
+        session.end_wait(resource)
+        self.those_whose_turn_it_is()
+
+    def those_whose_turn_it_is(self) -> None:
+        for entry in [entry for entry in self.waiting if entry[2].done()]:
+            self.waiting.remove(entry)
+            session, resource, _ = entry
+            self.leases.append((session, resource, self.closers[resource.handle]))
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
@@ -454,7 +514,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(session_id=ids)
     def close(self, session_id: str) -> None:
         expected = sum(owner == session_id for owner in self.held.values())
-        assert self.store.close(session_id) == expected
+        ended = self.store.close(session_id)
+        assert (ended.released.total() if ended is not None else 0) == expected
         if session_id in self.model:
             self.gone(session_id)
 
@@ -469,7 +530,7 @@ class StoreMachine(RuleBasedStateMachine):
             for session_id, known in self.model.items()
             if known["calls"] == 0 and known["used"] <= self.now - self.limits.ttl
         ]
-        assert self.store.expire() == expected
+        assert [ended.session_id for ended in self.store.expire()] == expected
         for session_id in expected:
             self.gone(session_id)
 
@@ -483,6 +544,21 @@ class StoreMachine(RuleBasedStateMachine):
                 assert known["session"].calls == known["calls"]
 
     @invariant()
+    def bytes_and_ends_are_those_of_the_model(self) -> None:
+        if hasattr(self, "store"):
+            assert self.store.size == self.held_bytes() <= self.limits.max_bytes
+            assert self.ended == self.expected
+
+    @invariant()
+    def nobody_waits_for_what_is_free_nor_shares_what_is_not(self) -> None:
+        if hasattr(self, "store"):
+            for _, resource, waiter in self.waiting:
+                assert resource.leases
+                assert not waiter.done()
+            for _, resource, _ in self.leases:
+                assert resource.leases == 1 or not resource.exclusive
+
+    @invariant()
     def resources_are_closed_once_and_never_in_use(self) -> None:
         if hasattr(self, "store"):
             leased = {id(closer) for _, _, closer in self.leases}
@@ -494,10 +570,13 @@ class StoreMachine(RuleBasedStateMachine):
         if not hasattr(self, "store"):
             return
         expected = len(self.held)
-        assert self.store.close_all() == expected
-        for lease, _, closer in self.leases:
+        assert sum(ended.released.total() for ended in self.store.close_all()) == expected
+        while self.leases:
+            session, resource, closer = self.leases.pop()
             assert closer.closed == 0, "closed under a lease"
-            lease.__exit__(None, None, None)
+            session.end_lease(resource)
+            self.those_whose_turn_it_is()
+        assert self.waiting == []
         for session in self.calls:
             self.store.leave(session)
         for handle, closer in self.closers.items():

@@ -21,6 +21,8 @@ def samples(row: Option) -> tuple[tuple[str, Any], tuple[str, Any]]:
     """Two values that are not the default, as text and as the setting."""
     if row.name == "values":
         return ("compatible", "compatible"), ("exact", "exact")
+    if row.name == "archive_durability":
+        return ("delayed", "delayed"), ("commit", "commit")
     if row.name == "tracebacks":
         return ("own", "own"), ("none", "none")
     if isinstance(row.default, tuple):

@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 
-from snakepit_worker.errors import NotFound, ResourceExhausted
-from snakepit_worker.sessions import Limits, SessionStore
+from snakepit_worker.errors import Conflict, NotFound, ResourceExhausted
+from snakepit_worker.sessions import Ended, Limits, SessionStore
 from tests.conftest import Clock
 
 LIMIT = 20.0
@@ -28,6 +28,12 @@ def ids(store: SessionStore) -> list[str]:
     return [session.id for session in store.sessions()]
 
 
+def expired(store: SessionStore) -> list[str]:
+    ended = store.expire()
+    assert all(session.reason == "idle" for session in ended)
+    return [session.session_id for session in ended]
+
+
 def test_a_session_begins_with_its_first_use(store: SessionStore) -> None:
     assert "a" not in store
     session = store.open("a")
@@ -40,7 +46,7 @@ def test_an_unknown_session(store: SessionStore) -> None:
     with pytest.raises(NotFound, match="no session 'a' in this worker") as caught:
         store.get("a")
     assert caught.value.details == {"session_id": "a"}
-    assert store.close("a") == 0
+    assert store.close("a") is None
     assert len(store) == 0
 
 
@@ -115,7 +121,7 @@ def test_idle_sessions_expire(store: SessionStore, clock: Clock, idle: float, st
     closed: list[int] = []
     store.open("a").put("a.x", None, close=lambda: closed.append(1))
     clock.now += idle
-    assert store.expire() == ([] if stays else ["a"])
+    assert expired(store) == ([] if stays else ["a"])
     assert ("a" in store) == stays
     assert closed == ([] if stays else [1])
 
@@ -126,7 +132,7 @@ def test_use_keeps_a_session_alive(store: SessionStore, clock: Clock) -> None:
     clock.now += 40
     store.open("a")
     clock.now += 40
-    assert store.expire() == ["b"]
+    assert expired(store) == ["b"]
 
 
 def test_a_call_keeps_its_session_alive_however_long_it_takes(
@@ -135,17 +141,19 @@ def test_a_call_keeps_its_session_alive_however_long_it_takes(
     session = store.enter("a")
     store.open("b")
     clock.now += 1000
-    assert store.expire() == ["b"]
+    assert expired(store) == ["b"]
     store.leave(session)
-    assert store.expire() == []
+    assert expired(store) == []
     clock.now += 60
-    assert store.expire() == ["a"]
+    assert expired(store) == ["a"]
 
 
 def test_closing_a_session_during_a_call(store: SessionStore) -> None:
     session = store.enter("a")
     session.put("a.x", None)
-    assert store.close("a") == 1
+    ended = store.close("a")
+    assert ended is not None
+    assert (ended.reason, ended.released) == ("closed", {"a.x": 1})
     again = store.enter("a")
     assert again is not session
     store.leave(session)
@@ -159,10 +167,10 @@ def test_closing_all_goes_from_the_youngest_to_the_oldest(store: SessionStore) -
         session = store.open(session_id)
         for number in "12":
             session.put("a.x", None, close=partial(closed.append, session_id + number))
-    assert store.close_all() == 6
+    assert [ended.session_id for ended in store.close_all()] == ["c", "b", "a"]
     assert closed == ["c2", "c1", "b2", "b1", "a2", "a1"]
     assert len(store) == 0
-    assert store.close_all() == 0
+    assert store.close_all() == []
 
 
 def test_closers_run_without_the_lock(store: SessionStore, clock: Clock) -> None:
@@ -182,7 +190,7 @@ def test_closers_run_without_the_lock(store: SessionStore, clock: Clock) -> None
     clock.now += 30
     store.open("evicted")
     clock.now += 30
-    assert store.expire() == ["expired"]
+    assert expired(store) == ["expired"]
     store.open("x")
     store.open("y")
     store.open("z")
@@ -208,3 +216,79 @@ def test_one_session_however_many_ask_for_it(store: SessionStore) -> None:
     assert len(found) == 400
     assert len({id(session) for session in found}) == 1
     assert store.get("a").calls == 0
+
+
+# --- Bytes ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ended() -> list[Ended]:
+    return []
+
+
+@pytest.fixture
+def small(clock: Clock, ended: list[Ended]) -> SessionStore:
+    return SessionStore(Limits(max_bytes=100), clock, ended=ended.append)
+
+
+def test_bytes_are_counted_wherever_they_come_and_go(small: SessionStore) -> None:
+    session = small.open("a")
+    first = session.put("a.x", None, size=30)
+    session.put("a.x", None, size=10, name="n")
+    assert (session.size, small.size) == (40, 40)
+    session.put("a.x", None, size=20, name="n", replace=True)
+    assert (session.size, small.size) == (50, 50)
+    with pytest.raises(Conflict):
+        session.put("a.x", None, size=20, name="n")
+    session.release(first.handle)
+    assert (session.size, small.size) == (20, 20)
+    anonymous = small.enter("")
+    anonymous.put("a.x", None, size=50)
+    assert small.size == 70
+    small.leave(anonymous)
+    small.close("a")
+    assert (session.size, small.size) == (0, 0)
+
+
+def test_beyond_the_bytes_idle_sessions_go(small: SessionStore, ended: list[Ended]) -> None:
+    small.open("empty")
+    for session_id in "abc":
+        small.open(session_id).put("a.x", None, size=30)
+    busy = small.enter("a")
+    small.open("d").put("a.x", None, size=50)
+    assert ids(small) == ["empty", "a", "d"]
+    assert [(e.session_id, e.reason, e.size) for e in ended] == [
+        ("b", "too many bytes", 30),
+        ("c", "too many bytes", 30),
+    ]
+    assert small.size == 80
+    small.leave(busy)
+
+
+def test_bytes_that_nothing_makes_room_for(small: SessionStore, ended: list[Ended]) -> None:
+    small.enter("a").put("a.x", None, size=60)
+    session = small.enter("b")
+    with pytest.raises(ResourceExhausted, match="hold 60 of at most 100 bytes, and 50") as caught:
+        session.put("a.x", None, size=50)
+    assert caught.value.details == {"max_bytes": 100, "size": 50}
+    assert (small.size, len(session), ended) == (60, 0, [])
+    with pytest.raises(ResourceExhausted):
+        small.open("c").put("a.x", None, size=101)
+
+
+def test_why_a_session_ended_is_told(clock: Clock, ended: list[Ended]) -> None:
+    store = SessionStore(Limits(max_sessions=2, ttl=60.0), clock, ended=ended.append)
+    for session_id in "abc":
+        store.open(session_id)
+        clock.now += 40
+    store.expire()
+    store.close("c")
+    store.open("d")
+    store.leave(store.enter(""))
+    store.close_all()
+    assert [(e.session_id, e.reason) for e in ended] == [
+        ("a", "too many sessions"),
+        ("b", "idle"),
+        ("c", "closed"),
+        ("d", "shutdown"),
+    ]

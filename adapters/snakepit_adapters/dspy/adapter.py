@@ -17,7 +17,7 @@ from snakepit_adapters.dspy.arguments import (
     Temperature,
 )
 from snakepit_adapters.dspy.loading import Framework, loaded
-from snakepit_worker import Adapter, CallContext, tool
+from snakepit_worker import Adapter, CallContext, Rebuilt, tool
 from snakepit_worker.errors import FailedPrecondition, NotFound, Unavailable
 
 if TYPE_CHECKING:
@@ -26,13 +26,15 @@ if TYPE_CHECKING:
     from snakepit_adapters.dspy.language_models import LanguageModel
     from snakepit_adapters.dspy.programs import Program
     from snakepit_worker.errors import Meaning, WorkerError
-    from snakepit_worker.sessions import Resource, Session
+    from snakepit_worker.sessions import Recipe, Resource, Session
 
 __all__ = ["DspyAdapter"]
 
 _LM: Final = "dspy.lm"
 _MODULE: Final = "dspy.module"
 _DEFAULT: Final = "default"
+_PROGRAM_SIZE: Final = 15_000
+"""Bytes that a small program takes: DSPy's module, its signature class and its type adapters."""
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 Retries = Annotated[int, msgspec.Meta(ge=0, le=10)]
@@ -61,6 +63,19 @@ class DspyAdapter(Adapter):
     def explain(self, error: BaseException, failure: WorkerError) -> WorkerError:
         """The facts that one of them carries."""
         return self._framework.explain(error, failure) if self._framework is not None else failure
+
+    def rebuild(self, kind: str, recipe: Recipe) -> Rebuilt:
+        """A language model or a program, as another worker has described it.
+
+        Args:
+            kind: One of the two.
+            recipe: Its description.
+        """
+        if kind == _LM:
+            model = self._dspy.language_model.rebuild(recipe)
+            return Rebuilt(model, model.close, model.recipe)
+        program = self._dspy.program.rebuild(recipe)
+        return Rebuilt(program, recipe=program.recipe, size=_PROGRAM_SIZE)
 
     @tool
     async def configure_lm(  # noqa: PLR0913 - the settings of a language model
@@ -108,11 +123,16 @@ class DspyAdapter(Adapter):
             num_retries=num_retries,
             response_format=response_format,
         )
-        configured = self._dspy.configure(settings)
+        configured = self._dspy.language_model.configure(settings)
         description = configured.describe()
-        close = configured.close
         resource = ctx.session.put(
-            _LM, configured, name=name, metadata=description, close=close, replace=True
+            _LM,
+            configured,
+            name=name,
+            metadata=description,
+            close=configured.close,
+            recipe=configured.recipe,
+            replace=True,
         )
         return _identity(resource) | description
 
@@ -282,7 +302,9 @@ def _leased(
 
 def _keep(session: Session, program: Program, name: str | None) -> dict[str, Any]:
     facts = {"module": program.kind, "lm": program.lm}
-    resource = session.put(_MODULE, program, name=name, metadata=facts)
+    resource = session.put(
+        _MODULE, program, name=name, metadata=facts, recipe=program.recipe, size=_PROGRAM_SIZE
+    )
     return _identity(resource) | facts | {"signature": program.signature.describe()}
 
 

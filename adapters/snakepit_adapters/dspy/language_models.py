@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import dspy
 
-from snakepit_worker.errors import InvalidArgument, Violation
+from snakepit_adapters.dspy.arguments import LMSettings
+from snakepit_worker.errors import FailedPrecondition, InvalidArgument, Violation
 
 if TYPE_CHECKING:
-    from snakepit_adapters.dspy.arguments import LMSettings
+    from snakepit_worker.sessions import Recipe
 
 __all__ = ["PROVIDERS", "LanguageModel"]
 
@@ -41,22 +40,19 @@ class LanguageModel:
     Args:
         settings: What the caller said.
         lm: DSPy's object.
-        loop: The event loop that will call it; its connections belong to that loop.
 
     Attributes:
         settings: What the caller said.
         lm: DSPy's object.
     """
 
-    def __init__(self, settings: LMSettings, lm: dspy.LM, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, settings: LMSettings, lm: dspy.LM) -> None:
         self.settings = settings
         self.lm = lm
-        self._loop = loop
-        self._closing: asyncio.Task[None] | None = None
 
     @classmethod
     def configure(cls, settings: LMSettings) -> LanguageModel:
-        """The language model for the running event loop.  Nothing is sent yet.
+        """The language model.  Nothing is sent yet.
 
         Raises:
             InvalidArgument: When the settings name no provider that is served, no web address, or
@@ -69,7 +65,27 @@ class LanguageModel:
             lm = dspy.LM(settings.model, **_options(settings))
         except dspy.LMConfigurationError as error:
             raise _invalid("model", error.message) from None
-        return cls(settings, lm, asyncio.get_running_loop())
+        return cls(settings, lm)
+
+    @classmethod
+    def rebuild(cls, recipe: Recipe) -> LanguageModel:
+        """The language model that a recipe describes.
+
+        Args:
+            recipe: What ``recipe`` gave.
+
+        Raises:
+            FailedPrecondition: When it had a key of its own.
+        """
+        settings = dict(recipe)
+        if settings.pop("api_key_given"):
+            msg = "its API key was given in the call, and such keys are never stored"
+            raise FailedPrecondition(msg, help="call dspy.configure_lm again")
+        return cls.configure(LMSettings(**settings))
+
+    def recipe(self) -> Recipe:
+        """What it takes to configure it again, without its key."""
+        return self.describe()
 
     def describe(self) -> dict[str, object]:
         """The model as JSON values, without its key."""
@@ -85,17 +101,13 @@ class LanguageModel:
             "response_format": settings.response_format,
         }
 
-    def close(self) -> None:
-        """Close the connections; may be called from any thread.
+    async def close(self) -> None:
+        """Close the connections, on the event loop that uses them.
 
         An idle connection keeps a reference to the context that opened it, and so to the model and
         its key, until it is closed.
         """
-        with suppress(RuntimeError):  # the loop is closed, and its connections with it
-            self._loop.call_soon_threadsafe(self._start_closing)
-
-    def _start_closing(self) -> None:
-        self._closing = self._loop.create_task(self.lm.aclose())
+        await self.lm.aclose()
 
 
 def _options(settings: LMSettings) -> dict[str, Any]:

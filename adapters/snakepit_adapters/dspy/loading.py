@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 
-    from snakepit_adapters.dspy.arguments import LMSettings, SignatureSpec
+    from snakepit_adapters.dspy.arguments import SignatureSpec
     from snakepit_adapters.dspy.language_models import LanguageModel
     from snakepit_adapters.dspy.programs import Program, Request
     from snakepit_adapters.dspy.signatures import Signature
@@ -31,15 +31,15 @@ class Framework:
 
     Attributes:
         read_signature: Makes a signature of what a caller sent.
-        configure: Makes a language model from settings.
-        program: Makes a program.
+        language_model: A configured language model.
+        program: A program.
         stream: The events of a request.
         meanings: What DSPy's exceptions mean.
         explain: Adds the facts that one of them carries.
     """
 
     read_signature: Callable[[str | SignatureSpec, str | None], Signature]
-    configure: Callable[[LMSettings], LanguageModel]
+    language_model: type[LanguageModel]
     program: type[Program]
     stream: Callable[[Request], AsyncGenerator[dict[str, object], None]]
     meanings: Sequence[Meaning]
@@ -93,4 +93,4 @@ def _load() -> Framework:
     logger.handlers.clear()
     logger.propagate = True
     warm_up()
-    return Framework(read_signature, LanguageModel.configure, Program, stream, MEANINGS, explain)
+    return Framework(read_signature, LanguageModel, Program, stream, MEANINGS, explain)

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import dspy
+import msgspec
 from pydantic import TypeAdapter, ValidationError
 
+from snakepit_adapters.dspy.arguments import SignatureSpec
 from snakepit_adapters.dspy.failures import without
-from snakepit_adapters.dspy.signatures import Field, Signature
+from snakepit_adapters.dspy.signatures import Field, Signature, read_signature
 from snakepit_worker.errors import InvalidArgument, Violation
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from snakepit_adapters.dspy.arguments import Generation, ResponseFormat
     from snakepit_adapters.dspy.language_models import LanguageModel
+    from snakepit_worker.sessions import Recipe
 
 __all__ = ["ModuleName", "Program", "Request", "answer"]
 
@@ -26,6 +29,9 @@ ModuleName = Literal["Predict", "ChainOfThought"]
 
 _REASONING: Final = Field("reasoning")
 """The output that ``ChainOfThought`` puts before the others."""
+
+_STATE: Final = ("traces", "train", "demos", "signature")
+"""What belongs to a predictor's state; its language model is the session's."""
 
 _ADAPTERS: Final[Mapping[ResponseFormat, Any]] = {
     "text": dspy.ChatAdapter(),
@@ -64,6 +70,7 @@ class Program:
     ) -> None:
         self.kind = kind
         self.lm = lm
+        self._declared = signature
         self.signature = _extended(signature) if kind == "ChainOfThought" else signature
         self._fields = {f.name: f for f in (*self.signature.inputs, *self.signature.outputs)}
         self._types: dict[str, TypeAdapter[Any]] = {
@@ -73,6 +80,67 @@ class Program:
         self.module = getattr(dspy, kind)(_for_dspy(signature))
         for predictor in self.module.predictors():
             predictor.demos = [dspy.Example(demo) for demo in self._demos]
+
+    @classmethod
+    def rebuild(cls, recipe: Recipe) -> Program:
+        """The program that a recipe describes, with what it has learned.
+
+        Args:
+            recipe: What ``recipe`` gave.
+
+        Raises:
+            WorkerError: When it is no such thing.
+        """
+        source = recipe["signature"]
+        fields = {side: source[side] for side in ("inputs", "outputs")}
+        declared = read_signature(
+            msgspec.convert(fields, SignatureSpec), source.get("instructions")
+        )
+        program = cls(recipe["module"], declared, demos=recipe["demos"], lm=recipe["lm"])
+        program.load_state(recipe["state"])
+        return program
+
+    def recipe(self) -> Recipe:
+        """What it takes to build it again, what it has learned included."""
+        return {
+            "module": self.kind,
+            "signature": self._declared.describe(),
+            "demos": self._demos,
+            "lm": self.lm,
+            "state": self.dump_state(),
+        }
+
+    def dump_state(self) -> dict[str, Any]:
+        """What DSPy's optimizers change: instructions and demos by predictor, as JSON values."""
+        return {
+            name: {key: value for key, value in predictor.dump_state().items() if key in _STATE}
+            for name, predictor in self.module.named_predictors()
+        }
+
+    def load_state(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take over what another program of this form has learned.
+
+        Args:
+            state: What ``dump_state`` gave.
+
+        Raises:
+            InvalidArgument: When it belongs to another form of program, or is no state at all.
+        """
+        known = dict(self.module.named_predictors())
+        if sorted(state) != sorted(known):
+            expected = f"expected the predictors {', '.join(known)}, got {', '.join(state)}"
+            raise InvalidArgument(expected, violations=[Violation("state", expected)])
+        # DSPy sets every key that it does not know as an attribute.
+        parts = {
+            name: {key: value for key, value in part.items() if key in _STATE} | {"lm": None}
+            for name, part in state.items()
+        }
+        try:
+            for name, part in parts.items():
+                known[name].load_state(part)
+        except Exception as error:
+            text = f"expected the state of such a program: {type(error).__name__}: {error}"
+            raise InvalidArgument(text, violations=[Violation("state", text)]) from error
 
     @property
     def asynchronous(self) -> bool:

@@ -78,7 +78,7 @@ async def _call_everything() -> None:
     for layout, text in _ANSWERS.items():
         engine = _Engine(text)
         lm = dspy.LM("warm/up", engine=engine, async_engine=_AsyncEngine(engine), cache=False)
-        model = LanguageModel(LMSettings(model="warm/up"), lm, asyncio.get_running_loop())
+        model = LanguageModel(LMSettings(model="warm/up"), lm)
         request = program.request({"question": "?"}, model, response_format=layout)
         await request.run(asyncio.to_thread)
         async for _ in stream(request):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from snakepit_worker.tools.builtin.job import JobTools
@@ -15,26 +16,44 @@ if TYPE_CHECKING:
     from snakepit_worker.tools.api import Adapter
     from snakepit_worker.tools.builtin.batch import Serve
     from snakepit_worker.tools.builtin.job import StartJob
+    from snakepit_worker.tools.builtin.session import Enter, Rebuild
 
-__all__ = ["builtin_adapters"]
+__all__ = ["Inside", "builtin_adapters"]
 
 
-def builtin_adapters(  # noqa: PLR0913, PLR0917 - what the tools are made of
-    store: SessionStore,
-    info: Callable[[], dict[str, Any]],
-    stats: Callable[[], dict[str, Any]],
-    tools: Callable[[], list[dict[str, Any]]],
-    serve: Serve,
-    start_job: StartJob,
-) -> list[Adapter]:
-    """The worker's own adapters.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inside:
+    """What the worker's own tools need of it.
 
-    Args:
+    Attributes:
         store: All sessions of the worker.
         info: Gives the facts that do not change.
         stats: Gives the counters.
         tools: Gives the descriptions of all tools.
         serve: Serves one call of a batch.
+        enter: Enters another session than the caller's.
+        rebuild: Builds resources again in a session.
         start_job: Begins a job.
     """
-    return [WorkerTools(info, stats, tools, serve), SessionTools(store), JobTools(start_job)]
+
+    store: SessionStore
+    info: Callable[[], dict[str, Any]]
+    stats: Callable[[], dict[str, Any]]
+    tools: Callable[[], list[dict[str, Any]]]
+    serve: Serve
+    enter: Enter
+    rebuild: Rebuild
+    start_job: StartJob
+
+
+def builtin_adapters(inside: Inside) -> list[Adapter]:
+    """The worker's own adapters.
+
+    Args:
+        inside: What they need of it.
+    """
+    return [
+        WorkerTools(inside.info, inside.stats, inside.tools, inside.serve),
+        SessionTools(inside.store, inside.enter, inside.rebuild),
+        JobTools(inside.start_job),
+    ]
