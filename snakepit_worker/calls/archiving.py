@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from snakepit_worker.archive import Change, new_fence
@@ -111,6 +112,19 @@ class Archiving:
         if isinstance(error, NotFound):
             return await self._look_for(error, session)
         return error
+
+    def save_soon(self, session: Session, handle: str) -> None:
+        """Save a resource that has changed outside of a call.
+
+        Args:
+            session: Who holds it.
+            handle: Which it is.
+        """
+        if not session.closed:
+            since = session.version
+            with suppress(NotFound):  # released meanwhile
+                session.changed(handle)
+                self._own(self._save_later(session, since))
 
     async def _look_for(self, error: NotFound, session: Session) -> WorkerError:
         """What a session has not that began here before it began to hold things elsewhere."""
@@ -231,9 +245,8 @@ class Archiving:
         """Save what nobody waits for; the session stays until that is done."""
         pinned = self._store.enter(session.id)
         try:
-            await self.commit(session, since, Deadline.after(_PATIENCE))
-        except WorkerError:
-            pass  # the commit itself has told the log
+            with suppress(WorkerError):  # the commit itself has told the log
+                await self.commit(session, since, Deadline.after(_PATIENCE))
         finally:
             self._store.leave(pinned)
 

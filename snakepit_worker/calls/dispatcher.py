@@ -249,6 +249,16 @@ class Dispatcher:
         finally:
             self._store.leave(session)
 
+    def save_soon(self, session: Session, handle: str) -> None:
+        """Save a resource that has changed after its call was over, where there is an archive.
+
+        Args:
+            session: Who holds it.
+            handle: Which it is.
+        """
+        if self._archiving is not None and session.id:
+            self._archiving.save_soon(session, handle)
+
     async def idle(self) -> None:
         """Wait until no call is being served."""
         await self._idle.wait()

@@ -147,18 +147,6 @@ class Jobs:
         run.task.add_done_callback(partial(self._done, job))
         return job
 
-    def adopt(self, session: Session, job: Job) -> None:
-        """Count a job that has ended elsewhere, such as one that was lost, and is in the session.
-
-        Whoever puts it there gives `released` as its closer.
-
-        Args:
-            session: The session.
-            job: The job.
-        """
-        self._hold(job, session, None)
-        self._keep(job)
-
     def released(self, job: Job) -> None:
         """Its session does not hold the job any more: stop it.  May be called on any thread.
 
@@ -241,6 +229,7 @@ class Jobs:
             elif job.state is not JobState.CANCELLING:
                 state = JobState.FAILED
         job.end(state, response)
+        self._dispatcher.save_soon(run.session, job.handle)
         self._store.leave(run.session)
         self._running -= 1
         if not self._running:
@@ -262,6 +251,7 @@ class Jobs:
             name=job.name,
             metadata={"tool": job.site.tool},
             close=partial(self.released, job),
+            recipe=job.recipe,
         )
         job.handle = resource.handle
 

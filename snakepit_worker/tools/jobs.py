@@ -9,6 +9,9 @@ from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+import orjson
+
 from snakepit_worker.errors import Cancelled, Unavailable, WorkerError
 from snakepit_worker.tools.inner_calls import outcome
 from snakepit_worker.tools.job_history import History, item_fields
@@ -20,6 +23,8 @@ from snakepit_worker.wire.redaction import redact
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from snakepit_worker.sessions import Recipe
+
 __all__ = ["JOB", "Job", "JobState"]
 
 JOB: Final = "job"
@@ -27,6 +32,8 @@ JOB: Final = "job"
 _LINE_LIMIT: Final = 2_000
 """Characters of a log line."""
 _NAME_LIMIT: Final = 200
+_RESULT_LIMIT: Final = 1024 * 1024
+"""Bytes of a result that outlives its worker; a job with a larger one is lost with it."""
 
 
 class JobState(Enum):
@@ -80,26 +87,44 @@ class Job:
         self._created_at = clock()
         self._ended_at: float | None = None
         self._progress: dict[str, Any] | None = None
-        self._response: ExecuteToolResponse | None = None
+        self._outcome: dict[str, Any] | None = None
+        self._size = 0
         self._lock = threading.Lock()
         self._readers: set[asyncio.Future[None]] = set()
         self._waiters: set[asyncio.Future[None]] = set()
 
     @classmethod
-    def lost(cls, handle: str, site: CallSite, name: str | None, created_at: float) -> Job:
-        """A job whose worker ended before it did, under the handle that it had there.
+    def rebuild(cls, recipe: Recipe) -> Job:
+        """A job of another worker, as it ended there; one that did not end was lost.
 
         Args:
-            handle: The handle.
-            site: Of its call.
-            name: The caller's own name for it.
-            created_at: Unix seconds.
+            recipe: What ``recipe`` gave.
         """
-        job = cls(site, name, lambda _: None)
-        job.handle = handle
-        job._created_at = created_at
-        job.end(JobState.LOST)
+        job = cls(CallSite(*recipe["site"]), recipe["name"], lambda _: None)
+        job.handle = recipe["handle"]
+        job._created_at = recipe["created_at"]
+        job._progress = recipe["progress"]
+        if recipe["outcome"] is None:
+            job.end(JobState.LOST)
+        else:
+            job.state = JobState(recipe["state"])
+            job._outcome = recipe["outcome"]
+        job._ended_at = recipe["ended_at"]
         return job
+
+    def recipe(self) -> Recipe:
+        """What another worker can know of it: where it stands, and what became of it."""
+        kept = self._outcome is not None and self._size <= _RESULT_LIMIT
+        return {
+            "handle": self.handle,
+            "site": [self.site.tool, self.site.session_id, self.site.correlation_id],
+            "name": self.name,
+            "created_at": self._created_at,
+            "ended_at": self._ended_at,
+            "state": self.state.value,
+            "progress": self._progress,
+            "outcome": msgspec.json.decode(orjson.dumps(self._outcome)) if kept else None,
+        }
 
     @property
     def goes_on(self) -> bool:
@@ -109,8 +134,7 @@ class Job:
     @property
     def size(self) -> int:
         """Bytes of its events and its result, about."""
-        result = self._response.ByteSize() if self._response is not None else 0
-        return self._history.size + result
+        return self._history.size + self._size
 
     def progress(self, fraction: float | None, text: str) -> None:
         """Take note of how far it is.
@@ -164,7 +188,9 @@ class Job:
         """
         if not self.goes_on:
             return
-        self._response = self._no_reply(state) if response is None else response
+        response = self._no_reply(state) if response is None else response
+        self._outcome = outcome(response)
+        self._size = response.ByteSize()
         self._ended_at = self._clock()
         self._change(state)
         for waiter in self._waiters:
@@ -186,7 +212,7 @@ class Job:
     def result(self) -> dict[str, Any]:
         """What became of it, as JSON values: its state, and its outcome once it has ended."""
         answer = {"handle": self.handle, "state": self.state.value}
-        return answer if self._response is None else answer | outcome(self._response)
+        return answer if self._outcome is None else answer | self._outcome
 
     def read(self, after: int, limit: int) -> dict[str, Any]:
         """Events, as JSON values.
@@ -268,7 +294,7 @@ class Job:
     def _no_reply(self, state: JobState) -> ExecuteToolResponse:
         error: WorkerError
         if state is JobState.LOST:
-            msg = "the worker that ran the job ended before the job did"
+            msg = "the worker that ran the job has ended, before the job did or with a large result"
             error = Unavailable(msg, retryable=False)
         elif self.cut_off:
             msg = "the job was cancelled; its tool has not stopped yet and goes on in its thread"

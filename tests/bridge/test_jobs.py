@@ -24,13 +24,13 @@ from snakepit_worker.testing import ToolFailure
 from snakepit_worker.testing.connection import decode_response
 from snakepit_worker.testing.supervision import Supervision
 from snakepit_worker.tools.jobs import Job
-from snakepit_worker.wire.failures import CallSite
 from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
 from tests.bridge.adapters import foreign
 from tests.bridge.conftest import LIMIT, in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from snakepit_worker.testing import Connection
     from tests.bridge.conftest import Gate, Served
@@ -715,22 +715,22 @@ def test_results_are_bounded_in_bytes(serve: Served, tools: Tools) -> None:
     assert [job["handle"] for job in connection.call("job.list")] == [large]
 
 
-def test_a_lost_job_can_be_kept_among_the_others(connection: Connection, serve: Served) -> None:
-    jobs, store = serve.worker._jobs, serve.worker._store
-
-    def adopt() -> str:
-        job = Job.lost("job-old", CallSite("t.echo", connection.session_id), None, 1.0)
-        session = store.open(connection.session_id)
-        resource = session.put("job", job, close=lambda: jobs.released(job))
-        jobs.adopt(session, job)
-        return resource.handle
-
-    handle = on_loop(serve, adopt)
-    assert result(connection, handle)["state"] == "lost"
-    assert stats(connection)["jobs"]["ended"] == 1
-    connection.call("session.close")
-    while stats(connection)["jobs"]["ended"]:
-        pass
+def test_jobs_outlive_their_worker_as_far_as_they_had_ended(
+    serve: Served, tools: Tools, tmp_path: Path
+) -> None:
+    archive = f"sqlite:///{tmp_path}/archive.db"
+    connection = serve(tools, archive=archive)
+    done = start(connection, "t.echo", value={"a": 1})
+    result(connection, done)
+    failed = start(connection, "t.fail")
+    result(connection, failed)
+    expected = [connection.call("job.result", {"handle": handle}) for handle in (done, failed)]
+    serve.worker.stop()
+    session = {"session_id": connection.session_id}
+    other = serve(tools, archive=archive)
+    assert [job["state"] for job in other.call("job.list", session)] == ["succeeded", "failed"]
+    found = [other.call("job.result", {"handle": handle, **session}) for handle in (done, failed)]
+    assert found == expected
 
 
 def test_a_thousand_jobs_leave_nothing(connection: Connection, serve: Served) -> None:

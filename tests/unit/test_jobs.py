@@ -212,14 +212,37 @@ def test_a_cancelled_one_without_a_reply_has_a_failure(job: Job, *, cut_off: boo
     assert error.get("details") == ({"stopped": False} if cut_off else None)
 
 
-def test_a_lost_one_has_its_handle_and_says_what_became_of_it() -> None:
-    job = Job.lost("job-7", CallSite("t.work", "s"), "mine", 3.0)
-    described = job.describe()
-    assert (described["handle"], described["name"], described["created_at"]) == ("job-7", "mine", 3)
-    assert (described["state"], job.goes_on) == ("lost", False)
-    error = plain(job.result())["error"]
+def again(job: Job) -> Job:
+    return Job.rebuild(json.loads(json.dumps(job.recipe())))
+
+
+def test_one_that_had_not_ended_with_its_worker_is_lost(job: Job) -> None:
+    job.handle = "job-7"
+    job.progress(0.5, "half")
+    lost = again(job)
+    described = lost.describe()
+    assert described["handle"] == "job-7"
+    assert described["created_at"] == job.describe()["created_at"]
+    assert described["progress"] == {"fraction": 0.5, "text": "half"}
+    assert (described["state"], lost.goes_on) == ("lost", False)
+    error = plain(lost.result())["error"]
     assert (error["code"], error["retryable"]) == ("UNAVAILABLE", False)
-    assert job.read(0, 10)["done"]
+    assert lost.read(0, 10)["done"]
+    assert again(lost).describe()["state"] == "lost"
+
+
+def test_one_that_had_ended_keeps_what_became_of_it(job: Job) -> None:
+    response = ExecuteToolResponse(success=True, binary_result=b"\x00")
+    response.result.value = b'{"a":[1,null]}'
+    job.end(JobState.SUCCEEDED, response)
+    assert plain(again(job).result()) == plain(job.result())
+    assert again(job).describe()["ended_at"] == job.describe()["ended_at"]
+
+
+def test_a_large_result_is_lost_with_its_worker(job: Job) -> None:
+    response = ExecuteToolResponse(success=True, binary_result=bytes(2 << 20))
+    job.end(JobState.SUCCEEDED, response)
+    assert again(job).result()["state"] == "lost"
 
 
 def test_lines_are_cut_and_have_no_secrets(job: Job) -> None:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Protocol
 import msgspec
 
 from snakepit_worker.errors import Violation
-from snakepit_worker.tools.api import Adapter, tool
+from snakepit_worker.tools.api import Adapter, Rebuilt, tool
 from snakepit_worker.tools.context import CallContext
 from snakepit_worker.tools.inner_calls import build_request, refuse
 from snakepit_worker.tools.jobs import JOB, Job
 
 if TYPE_CHECKING:
+    from snakepit_worker.sessions import Recipe
     from snakepit_worker.wire.generated.snakepit_bridge_pb2 import ExecuteToolRequest
 
 __all__ = ["JobTools", "StartJob"]
@@ -77,6 +78,17 @@ class JobTools(Adapter):
         timeout = None if timeout_ms is None else timeout_ms / 1000
         job = self._start(ctx, request, name=name, timeout=timeout, stream=stream)
         return job.describe()
+
+    def rebuild(self, kind: str, recipe: Recipe) -> Rebuilt:
+        """A job of another worker.
+
+        Args:
+            kind: Of the resource; there is only one.
+            recipe: What the job gave.
+        """
+        del kind
+        job = Job.rebuild(recipe)
+        return Rebuilt(job, recipe=job.recipe)
 
     @tool
     async def status(self, ctx: CallContext, handle: str) -> dict[str, Any]:
