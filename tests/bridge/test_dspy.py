@@ -337,8 +337,24 @@ def test_a_program_can_be_looked_at(session: Connection, serve: Callable[..., An
     handle = create(session, demos=demos, name="geographer", instructions="Be brief.")
     before = session.call("dspy.inspect", {"handle": "geographer"})
     assert (before["handle"], before["module"], before["lm"]) == (handle, "Predict", None)
-    assert before["demos"] == demos
+    assert before["predictors"] == {"self": {"instructions": "Be brief.", "demos": demos}}
     assert before["signature"]["instructions"] == "Be brief."
     configure(session, serve())
     after = session.call("dspy.inspect", {"handle": handle})
     assert after["lm"]["model"] == "openai/scripted"
+
+
+def test_what_a_program_has_learned_can_be_taken_over(
+    session: Connection, serve: Callable[..., Any]
+) -> None:
+    server = serve()
+    configure(session, server)
+    create(session, name="taught", demos=[{"question": "The first?", "answer": "The first."}])
+    create(session, name="blank")
+    state = session.call("dspy.dump_state", {"handle": "taught"})
+    loaded = session.call("dspy.load_state", {"handle": "blank", "state": state})
+    assert loaded["name"] == "blank"
+    session.call("dspy.call", {"handle": "blank", "inputs": {"question": "?"}})
+    assert "The first?" in json.dumps(server.requests[-1].messages)
+    with pytest.raises(ToolFailure, match="expected the predictors self, got predict"):
+        session.call("dspy.load_state", {"handle": "blank", "state": {"predict": {}}})

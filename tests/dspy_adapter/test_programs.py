@@ -97,7 +97,7 @@ def test_demos_are_shown_to_the_model(model: Callable[..., Any]) -> None:
         lm, engine = model(ANSWER)
         demos = [{"question": "the first demo", "answer": "its answer"}]
         called = program("question -> answer", demos=demos)
-        assert called.describe()["demos"] == demos
+        assert called.describe()["predictors"]["self"]["demos"] == demos  # type: ignore[index]
         await called.request({"question": "?"}, lm).run(asyncio.to_thread)
         return " ".join(str(message.text) for message in engine.requests[0].messages)
 

@@ -15,7 +15,7 @@ from typing import Final
 
 import pytest
 
-from snakepit_worker.errors import InvalidArgument, ProviderError, Violation
+from snakepit_worker.errors import Conflict, InvalidArgument, ProviderError, Unavailable, Violation
 from snakepit_worker.testing import StandInHost
 from snakepit_worker.wire.failures import CallSite, Failure, describe
 from snakepit_worker.wire.status import as_status
@@ -63,7 +63,15 @@ def texts() -> dict[str, str]:
             Violation("quantity", 'expected int, got "zwölf"'),
         ],
     )
+    elsewhere = Conflict(
+        "session 'ann' lives on worker 'pool_worker_1' of here",
+        retry_after=24.5,
+        details={"session_id": "ann", "worker_id": "pool_worker_1", "host": "here"},
+    )
+    moved = Unavailable("session 'ann' has just been taken over; call again", retry_after=0.0)
     return {
+        "lives_elsewhere": _failure(elsewhere).to_json(),
+        "just_moved": _failure(moved).to_json(),
         "wrong_arguments": _failure(wrong).to_json(),
         "stream_wrong_arguments": as_status(_failure(wrong)).message,
         "rate_limit": _failure(too_many, limited).to_json(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import ExitStack, aclosing, contextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 import msgspec
@@ -21,7 +21,7 @@ from snakepit_worker import Adapter, CallContext, Rebuilt, tool
 from snakepit_worker.errors import FailedPrecondition, NotFound, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from snakepit_adapters.dspy.language_models import LanguageModel
     from snakepit_adapters.dspy.programs import Program
@@ -218,7 +218,7 @@ class DspyAdapter(Adapter):
         Returns:
             The outputs, and the tokens used by model.
         """
-        with _leased(ctx.session, handle, lm) as (program, model):
+        async with _leased(ctx.session, handle, lm) as (program, model):
             request = program.request(inputs, model, config, response_format)
             return await request.run(ctx.run_sync)
 
@@ -247,11 +247,46 @@ class DspyAdapter(Adapter):
             {"type": "token", "field", "text"} for each piece of an output of type str, and last
             {"type": "prediction", "outputs", "usage"}.
         """
-        with _leased(ctx.session, handle, lm) as (program, model):
+        async with _leased(ctx.session, handle, lm) as (program, model):
             request = program.request(inputs, model, config, response_format)
             async with aclosing(self._dspy.stream(request)) as events:
                 async for event in events:
                     yield event
+
+    @tool
+    def dump_state(self, handle: str, ctx: CallContext) -> dict[str, Any]:
+        """Show what a program has learned: the instructions and demos of its predictors.
+
+        Args:
+            handle: Handle or name of the program.
+            ctx: The call.
+
+        Returns:
+            The state by predictor, for `dspy.load_state`.
+        """
+        with ctx.session.lease(handle, _MODULE) as program:
+            state: dict[str, Any] = program.dump_state()
+            return state
+
+    @tool
+    def load_state(
+        self, handle: str, state: dict[str, dict[str, Any]], ctx: CallContext
+    ) -> dict[str, Any]:
+        """Give a program what another one of its form has learned.
+
+        Calls that run keep what the program knew before; those that follow wait for the change.
+
+        Args:
+            handle: Handle or name of the program.
+            state: What `dspy.dump_state` gave.
+            ctx: The call.
+
+        Returns:
+            The program's handle, kind and name.
+        """
+        with ctx.session.lease(handle, _MODULE, exclusive=True) as program:
+            program.load_state(state)
+        return _identity(ctx.session.get(handle))
 
     @tool
     async def inspect(self, handle: str, ctx: CallContext) -> dict[str, Any]:
@@ -276,21 +311,21 @@ class DspyAdapter(Adapter):
         return self._framework
 
 
-@contextmanager
-def _leased(
+@asynccontextmanager
+async def _leased(
     session: Session, handle: str, lm: str | None
-) -> Iterator[tuple[Program, LanguageModel]]:
+) -> AsyncIterator[tuple[Program, LanguageModel]]:
     """A program and the language model that answers, neither of which closes before the block ends.
 
     Raises:
         NotFound: When the session has no such program.
         FailedPrecondition: When it has no such language model.
     """
-    with ExitStack() as leases:
-        program: Program = leases.enter_context(session.lease(handle, _MODULE))
+    async with AsyncExitStack() as leases:
+        program: Program = await leases.enter_async_context(session.lease(handle, _MODULE))
         name = lm or program.lm
         try:
-            model = leases.enter_context(session.lease(name, _LM))
+            model = await leases.enter_async_context(session.lease(name, _LM))
         except NotFound:
             raise FailedPrecondition(
                 f"no language model {name!r} is configured in this session",

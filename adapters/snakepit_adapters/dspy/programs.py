@@ -152,7 +152,13 @@ class Program:
         return {
             "module": self.kind,
             "signature": self.signature.describe(),
-            "demos": self._demos,
+            "predictors": {
+                name: {
+                    "instructions": predictor.signature.instructions,
+                    "demos": [dict(demo) for demo in predictor.demos],
+                }
+                for name, predictor in self.module.named_predictors()
+            },
         }
 
     def request(

@@ -13,6 +13,10 @@ defmodule SnakepitWorker do
   does not send it on. The worker looks for it in the arguments. These functions put it into both
   places, whether it comes as an option or among the arguments.
 
+  Where workers share an archive (`--archive`), a session lives on one of them at a time. A call that
+  reaches another is told so, and these functions send it on to the worker that has the session,
+  once.
+
   ## Failures
 
   Snakepit makes an exception struct of what went wrong in the worker and wraps it in
@@ -33,6 +37,7 @@ defmodule SnakepitWorker do
   Written for Snakepit 0.13.
   """
 
+  alias Snakepit.Bridge.SessionStore
   alias SnakepitWorker.{Failure, HostError}
 
   @typedoc "Full name of a tool: `dspy.predict`."
@@ -55,7 +60,7 @@ defmodule SnakepitWorker do
   @spec call(tool(), args(), keyword()) :: {:ok, term()} | {:error, error()}
   def call(tool, args \\ %{}, opts \\ []) do
     {args, opts} = in_session(args, opts)
-    tool |> Snakepit.execute(args, opts) |> with_failure()
+    routed(opts, &(tool |> Snakepit.execute(args, &1) |> with_failure()), fn -> true end)
   end
 
   @doc """
@@ -89,8 +94,52 @@ defmodule SnakepitWorker do
   @spec stream(tool(), args(), (map() -> term()), keyword()) :: :ok | {:error, error()}
   def stream(tool, args, fun, opts \\ []) when is_function(fun, 1) do
     {args, opts} = in_session(args, opts)
-    tool |> Snakepit.execute_stream(args, fun, opts) |> with_failure()
+    chunks = :counters.new(1, [])
+
+    counting = fn chunk ->
+      :counters.add(chunks, 1, 1)
+      fun.(chunk)
+    end
+
+    # What has been delivered must not come once more.
+    repeatable = fn -> :counters.get(chunks, 1) == 0 end
+
+    routed(
+      opts,
+      &(tool |> Snakepit.execute_stream(args, counting, &1) |> with_failure()),
+      repeatable
+    )
   end
+
+  # A call that reached another worker than the one on which its session lives goes there, once.
+  defp routed(opts, send, repeatable) do
+    with {:error, %Failure{} = failure} = result <- send.(opts) do
+      case repeatable.() && where(failure, opts) do
+        {:ok, opts} -> unless_gone(send.(opts), result)
+        _here -> result
+      end
+    end
+  end
+
+  defp where(%Failure{code: "ABORTED", details: %{"worker_id" => worker} = details}, opts) do
+    session = opts[:session_id]
+
+    if session != nil and details["session_id"] == session do
+      :ok = SessionStore.store_worker_session(session, worker)
+      {:ok, Keyword.put(opts, :affinity, :strict_queue)}
+    end
+  end
+
+  # The session has just moved to the worker that was asked.
+  defp where(%Failure{retryable: true, retry_after_ms: 0}, opts), do: {:ok, opts}
+  defp where(_failure, _opts), do: nil
+
+  # The worker may be one of another node, which this pool does not have.
+  defp unless_gone({:error, %Snakepit.Error{details: %{reason: reason}}}, result)
+       when reason in [:session_worker_unavailable, :worker_busy],
+       do: result
+
+  defp unless_gone(again, _result), do: again
 
   defp with_failure({:error, error}) do
     case Failure.decode(error) do

@@ -111,6 +111,61 @@ defmodule SnakepitWorkerTest do
     end
   end
 
+  describe "a session on another worker" do
+    @elsewhere {:error, FromTheWorker.unary(FromTheWorker.text("lives_elsewhere"))}
+    @gone %{@busy | details: %{reason: :session_worker_unavailable}}
+
+    test "is found there" do
+      Snakepit.will_answer_in_turn([{@elsewhere, []}, {{:ok, 5}, []}])
+      assert {:ok, 5} = SnakepitWorker.call("shop.price", %{}, session_id: "ann")
+      assert_received {:store_worker_session, "ann", "pool_worker_1"}
+      assert_received {:execute, "shop.price", args, session_id: "ann"}
+      assert_received {:execute, "shop.price", ^args, opts}
+      assert Enum.sort(opts) == [affinity: :strict_queue, session_id: "ann"]
+    end
+
+    test "is looked for once" do
+      Snakepit.will_answer(@elsewhere)
+
+      assert {:error, %Failure{code: "ABORTED"}} =
+               SnakepitWorker.call("t", %{}, session_id: "ann")
+
+      assert_received {:execute, _, _, _}
+      assert_received {:execute, _, _, _}
+      refute_received {:execute, _, _, _}
+    end
+
+    test "is told of where this pool does not have that worker" do
+      Snakepit.will_answer_in_turn([{@elsewhere, []}, {{:error, @gone}, []}])
+      assert {:error, %Failure{} = failure} = SnakepitWorker.call("t", %{}, session_id: "ann")
+      assert failure.details["worker_id"] == "pool_worker_1"
+    end
+
+    test "that is not the caller's concerns nobody" do
+      Snakepit.will_answer(@elsewhere)
+      assert {:error, %Failure{}} = SnakepitWorker.call("t", %{}, session_id: "bob")
+      assert {:error, %Failure{}} = SnakepitWorker.call("t", %{})
+      refute_received {:store_worker_session, _, _}
+    end
+
+    test "which has just moved is asked again" do
+      moved = {:error, FromTheWorker.unary(FromTheWorker.text("just_moved"))}
+      Snakepit.will_answer_in_turn([{moved, []}, {{:ok, 5}, []}])
+      assert {:ok, 5} = SnakepitWorker.call("shop.price", %{}, session_id: "ann")
+      refute_received {:store_worker_session, _, _}
+    end
+
+    test "is found there by a stream that has not begun, and by no other" do
+      failed = {:error, FromTheWorker.stream(FromTheWorker.text("lives_elsewhere"))}
+      Snakepit.will_answer_in_turn([{failed, []}, {:ok, []}])
+      assert :ok = SnakepitWorker.stream("shop.count", %{}, & &1, session_id: "ann")
+      Snakepit.will_answer_in_turn([{failed, [%{"data" => 0}]}, {:ok, []}])
+
+      assert {:error, %Failure{code: "ABORTED"}} =
+               SnakepitWorker.stream("shop.count", %{}, & &1, session_id: "ann")
+    end
+  end
+
   describe "a stream" do
     @chunks [%{"data" => 0, "is_final" => false}, %{"is_final" => true}]
 

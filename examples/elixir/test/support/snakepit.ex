@@ -55,6 +55,13 @@ defmodule GRPC.RPCError do
   defexception [:status, :message, :details]
 end
 
+defmodule Snakepit.Bridge.SessionStore do
+  def store_worker_session(session_id, worker_id) do
+    send(self(), {:store_worker_session, session_id, worker_id})
+    :ok
+  end
+end
+
 defmodule Snakepit do
   @moduledoc """
   Tells the test what it is asked (a message to the process itself), and answers what the test wants.
@@ -62,18 +69,23 @@ defmodule Snakepit do
 
   @doc "What the next calls of this process get, and the chunks that streams deliver before it."
   def will_answer(result, chunks \\ []) do
-    Process.put(__MODULE__, {result, chunks})
+    will_answer_in_turn([{result, chunks}])
+  end
+
+  @doc "The same for one call after the other; the last answer is that of all further ones."
+  def will_answer_in_turn(answers) do
+    Process.put(__MODULE__, answers)
   end
 
   def execute(command, args, opts) do
     send(self(), {:execute, command, args, opts})
-    {result, _chunks} = Process.get(__MODULE__)
+    {result, _chunks} = next()
     result
   end
 
   def execute_stream(command, args, fun, opts) do
     send(self(), {:execute_stream, command, args, opts})
-    {result, chunks} = Process.get(__MODULE__)
+    {result, chunks} = next()
 
     Enum.reduce_while(chunks, result, fn chunk, result ->
       case fun.(chunk) do
@@ -81,5 +93,11 @@ defmodule Snakepit do
         _other -> {:cont, result}
       end
     end)
+  end
+
+  defp next do
+    [answer | further] = Process.get(__MODULE__)
+    if further != [], do: Process.put(__MODULE__, further)
+    answer
   end
 end
