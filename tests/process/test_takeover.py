@@ -44,10 +44,15 @@ class Model:
 
 
 @pytest.fixture
-def model() -> Iterator[Model]:
-    model = Model()
-    yield model
-    model.release.set()
+def model() -> Model:
+    return Model()
+
+
+@pytest.fixture
+def server(model: Model) -> Iterator[ScriptedModelServer]:
+    with ScriptedModelServer(model) as server:
+        yield server
+        model.release.set()
 
 
 def compiled(server: ScriptedModelServer) -> dict[str, Any]:
@@ -72,33 +77,32 @@ def ask(connection: Connection, question: str) -> Any:
 
 
 def test_what_was_learned_survives_a_kill_in_the_middle_of_a_call(
-    workers: Workers, model: Model, url: str
+    workers: Workers, model: Model, server: ScriptedModelServer, url: str
 ) -> None:
-    with ScriptedModelServer(model) as server:
-        archive = {"SNAKEPIT_WORKER_ARCHIVE": url}
-        first, connection = workers.start("dspy", environment=archive)
-        lm = {"model": server.model, "api_base": server.base_url, "num_retries": 0}
-        connection.call("dspy.configure_lm", {**lm, **ANN}, timeout=LIMIT)
-        connection.call("dspy.predict", {"signature": SIGNATURE, "name": "qa", **ANN})
-        state = compiled(server)
-        assert len(state["self"]["demos"]) == 2
-        connection.call("dspy.load_state", {"handle": "qa", "state": state, **ANN})
-        shown = connection.call("dspy.inspect", {"handle": "qa", **ANN})
-        assert ask(connection, "The capital of France?") == "Paris"
-        prompt = server.requests[-1].messages
+    archive = {"SNAKEPIT_WORKER_ARCHIVE": url}
+    first, connection = workers.start("dspy", environment=archive)
+    lm = {"model": server.model, "api_base": server.base_url, "num_retries": 0}
+    connection.call("dspy.configure_lm", {**lm, **ANN}, timeout=LIMIT)
+    connection.call("dspy.predict", {"signature": SIGNATURE, "name": "qa", **ANN})
+    state = compiled(server)
+    assert len(state["self"]["demos"]) == 2
+    connection.call("dspy.load_state", {"handle": "qa", "state": state, **ANN})
+    shown = connection.call("dspy.inspect", {"handle": "qa", **ANN})
+    assert ask(connection, "The capital of France?") == "Paris"
+    prompt = server.requests[-1].messages
 
-        _, other = workers.start("dspy", environment=archive)
-        with pytest.raises(ToolFailure, match="lives on worker") as caught:
-            ask(other, "The capital of France?")
-        assert caught.value.failure["details"]["worker_id"]
+    _, other = workers.start("dspy", environment=archive)
+    with pytest.raises(ToolFailure, match="lives on worker") as caught:
+        ask(other, "The capital of France?")
+    assert caught.value.failure["details"]["worker_id"]
 
-        inputs = {"question": "The capital of Utopia?"}
-        workers.begin(connection, "dspy.call", handle="qa", inputs=inputs, **ANN)
-        assert model.asked.wait(LIMIT)
-        first.process.kill()
-        first.process.wait()
+    inputs = {"question": "The capital of Utopia?"}
+    workers.begin(connection, "dspy.call", handle="qa", inputs=inputs, **ANN)
+    assert model.asked.wait(LIMIT)
+    first.process.kill()
+    first.process.wait()
 
-        assert ask(other, "The capital of France?") == "Paris"
-        assert server.requests[-1].messages == prompt, "another state asks in other words"
-        again = other.call("dspy.inspect", {"handle": "qa", **ANN})
-        assert again == shown
+    assert ask(other, "The capital of France?") == "Paris"
+    assert server.requests[-1].messages == prompt, "another state asks in other words"
+    again = other.call("dspy.inspect", {"handle": "qa", **ANN})
+    assert again == shown
