@@ -8,6 +8,10 @@ from typing import Any, NoReturn
 
 from hypothesis import HealthCheck, settings
 
+from tests.databases import postgres, url
+
+__all__ = ["Clock", "name_of", "postgres", "strict_json", "url"]
+
 # Properties are checked with the same examples in every run.
 settings.register_profile(
     "repeatable",

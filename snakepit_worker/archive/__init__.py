@@ -20,7 +20,8 @@ from snakepit_worker.archive.model import (
 )
 from snakepit_worker.archive.options import ArchiveOptions
 from snakepit_worker.archive.owner import Owner
-from snakepit_worker.archive.thread import ArchiveThread
+from snakepit_worker.archive.screening import find_secret
+from snakepit_worker.archive.thread import ArchiveThread, preload
 
 __all__ = [
     "ArchiveOptions",
@@ -32,5 +33,7 @@ __all__ = [
     "SavedSession",
     "Totals",
     "Written",
+    "find_secret",
     "new_fence",
+    "preload",
 ]

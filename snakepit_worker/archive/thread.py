@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 import time
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from snakepit_worker.archive.lease import Lease
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from snakepit_worker.archive.options import ArchiveOptions
     from snakepit_worker.archive.waiting import Task
 
-__all__ = ["ArchiveThread"]
+__all__ = ["ArchiveThread", "preload"]
 
 T = TypeVar("T")
 
@@ -37,6 +39,12 @@ _LINGER: Final = 0.1
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 """Seconds between attempts while the database is away."""
+
+
+def preload() -> None:
+    """Import SQLAlchemy, which takes half a second, while there is something else to wait for."""
+    with suppress(ModuleNotFoundError):  # told when the archive is opened
+        importlib.import_module("snakepit_worker.archive.database")
 
 
 class ArchiveThread:
@@ -74,12 +82,17 @@ class ArchiveThread:
         """Whether the lease runs, so that nobody else can have taken what was claimed."""
         return time.monotonic() < self._lease.until
 
-    def start(self) -> Future[None]:
+    def start(self, address: str = "") -> Future[None]:
         """Start the thread, which imports SQLAlchemy and opens the archive.
+
+        Args:
+            address: Where this worker listens, as other workers are told.
 
         Returns:
             Done when the archive can be used; fails with `StartError` when it cannot.
         """
+        owner = replace(self._options.owner, address=address)
+        self._options = replace(self._options, owner=owner)
         self._thread.start()
         return self._started
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.archive.conftest import PostgresServer
+    from tests.databases import PostgresServer
 
 SECRET = "hunter2hunter"  # noqa: S105 - not to be shown
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from concurrent.futures import Future
 
-    from tests.archive.conftest import PostgresServer
+    from tests.databases import PostgresServer
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pytest
 
 from examples.demo.scripted_model import ChatRequest, Facts, ScriptedModelServer
 from snakepit_worker.testing import ToolFailure
-from tests.archive.conftest import postgres, url  # noqa: F401
 from tests.process.conftest import LIMIT
 
 if TYPE_CHECKING:
