@@ -1,4 +1,4 @@
-"""The benchmark's own processes, seen from the one that measures: floor and client.
+"""The benchmark's own processes, seen from the one that measures: floor, client and sessions.
 
 Each ends when its standard input does, so none is left behind, however this process ends.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from benchmarks.load import Order
 
-__all__ = ["STOP_TIMEOUT", "ChildError", "Client", "Floor"]
+__all__ = ["STOP_TIMEOUT", "ChildError", "Client", "Floor", "Sessions"]
 
 STOP_TIMEOUT: Final = 5.0
 """Seconds that a process gets to end by itself."""
@@ -128,3 +128,30 @@ class Client(_Child):
         if outcome.error:
             raise ChildError(f"{order.tool}: {outcome.error}")
         return outcome
+
+
+class Sessions(_Child):
+    """A store of sessions without a server around it.
+
+    Args:
+        environment: Variables beside those of this process.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        super().__init__("benchmarks.sessions", environment)
+
+    def run(self, sessions: int) -> dict[str, float]:
+        """Let sessions live and end.
+
+        Args:
+            sessions: How many at once.
+
+        Returns:
+            As `benchmarks.sessions.measure`, and ``start``: resident MiB before the first session,
+            without what only the allocators keep.
+
+        Raises:
+            ChildError: When the process has ended.
+        """
+        self._tell(b"%d" % sessions)
+        return msgspec.json.decode(self._hear(), type=dict[str, float])

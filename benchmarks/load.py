@@ -47,20 +47,23 @@ _METADATA: Final = {
 }
 """As the host sends it (interop 2.6)."""
 _ECHO: Final = {"text": "What is the capital of France? Answer in one word.", "n": 7}
+_PUT: Final = {"name": "question", "value": _ECHO, "replace": True}
 
 
 class Order(msgspec.Struct, frozen=True):
     """What to call, and how often.
 
     Attributes:
-        tool: Full name of a tool of `benchmarks.adapter`.
+        tool: Full name of a tool of `benchmarks.adapter`, or ``session.put``.
         calls: How many calls.
         in_flight: How many of them at a time.
+        sessions: Among how many sessions those in flight are divided.
     """
 
     tool: str
     calls: int
     in_flight: int = 1
+    sessions: int = 1
 
     @property
     def items(self) -> int:
@@ -74,7 +77,7 @@ class Order(msgspec.Struct, frozen=True):
 
     def quarter(self) -> Order:
         """The same with a quarter of the calls."""
-        return Order(self.tool, self.calls // 4, self.in_flight)
+        return msgspec.structs.replace(self, calls=self.calls // 4)
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -118,10 +121,9 @@ class _Target:
             _WrongAnswerError: When an answer is wrong.
             grpc.RpcError: When there is none.
         """
-        call = self._caller(order)
         durations: list[float] = []
 
-        async def one_after_another(count: int) -> None:
+        async def one_after_another(call: Callable[[], Awaitable[None]], count: int) -> None:
             for _ in range(count):
                 begun = time.perf_counter()
                 await call()
@@ -130,22 +132,27 @@ class _Target:
         begun = time.perf_counter()
         async with asyncio.TaskGroup() as group:
             for index in range(order.in_flight):
-                group.create_task(
-                    one_after_another(len(range(index, order.calls, order.in_flight)))
-                )
+                count = len(range(index, order.calls, order.in_flight))
+                call = self._caller(order, index % order.sessions)
+                group.create_task(one_after_another(call, count))
         return Outcome(time.perf_counter() - begun, statistics.median(durations))
 
-    def _caller(self, order: Order) -> Callable[[], Awaitable[None]]:
+    def _caller(self, order: Order, session: int) -> Callable[[], Awaitable[None]]:
+        request = partial(_request, f"session_{session + 1}_1795334162543942", order.tool)
         if order.streams:
-            return partial(self._count, _request(order.tool, {"n": _CHUNKS}))
+            return partial(self._count, request({"n": _CHUNKS}))
         if order.tool == "bench.size":
-            request = _request(order.tool, {}, {"data": bytes(_PAYLOAD_BYTES)})
-            return partial(self._call, request, orjson.dumps(_PAYLOAD_BYTES))
-        return partial(self._call, _request(order.tool, _ECHO), orjson.dumps(_ECHO))
+            payload = {"data": bytes(_PAYLOAD_BYTES)}
+            return partial(self._call, request({}, payload), orjson.dumps(_PAYLOAD_BYTES))
+        if order.tool == "session.put":
+            return partial(self._call, request(_PUT), None)
+        return partial(self._call, request(_ECHO), orjson.dumps(_ECHO))
 
-    async def _call(self, request: bytes, expected: bytes) -> None:
+    async def _call(self, request: bytes, expected: bytes | None) -> None:
+        """Make a call, whose answer is not known before where none is expected."""
         response = await self._unary(request, timeout=_TIMEOUT, metadata=_HEADERS)
-        if response.result.value != expected:
+        wrong = not response.success if expected is None else response.result.value != expected
+        if wrong:
             raise _WrongAnswerError(str(response)[:500])
 
     async def _count(self, request: bytes) -> None:
@@ -156,9 +163,11 @@ class _Target:
             raise _WrongAnswerError(f"{chunks} chunks instead of {_CHUNKS}")
 
 
-def _request(tool: str, arguments: dict[str, Any], binary: dict[str, bytes] | None = None) -> bytes:
+def _request(
+    session_id: str, tool: str, arguments: dict[str, Any], binary: dict[str, bytes] | None = None
+) -> bytes:
     return pb.ExecuteToolRequest(
-        session_id="session_1_1795334162543942",
+        session_id=session_id,
         tool_name=tool,
         parameters={name: to_any(value) for name, value in arguments.items()},
         binary_parameters=binary or {},

@@ -1,4 +1,4 @@
-"""The code in the pages on adapters, jobs and DSPy runs, and prints what they show."""
+"""The code in the pages on adapters, jobs, sessions and DSPy runs, and prints what they show."""
 
 from __future__ import annotations
 
@@ -65,12 +65,17 @@ def test_the_adapter_is_served_as_shown(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     (project,) = [text for language, text in blocks("adapters.md") if language == "toml"]
     install(tomllib.loads(project)["project"], tmp_path)
-    assert run("adapters.md", tmp_path, {}) == 2
+    assert run("adapters.md", tmp_path, {}) == 3
 
 
 @pytest.mark.timeout(120)
 def test_a_job_goes_as_shown(tmp_path: Path) -> None:
     assert run("jobs.md", tmp_path, {}) == 1
+
+
+@pytest.mark.timeout(120)
+def test_a_session_holds_what_is_shown(tmp_path: Path) -> None:
+    assert run("sessions.md", tmp_path, {}) == 1
 
 
 @pytest.mark.timeout(120)
