@@ -21,7 +21,7 @@ from snakepit_worker.bridge.sessions import HostSessions, StandaloneSessions
 from snakepit_worker.calls.admission import WaitingRules
 from snakepit_worker.calls.archiving import Archiving
 from snakepit_worker.calls.call import Call
-from snakepit_worker.calls.dispatcher import Dispatcher, Rules
+from snakepit_worker.calls.dispatcher import Dispatcher
 from snakepit_worker.calls.foreign import ForeignServer
 from snakepit_worker.calls.jobs import JobLimits, Jobs
 from snakepit_worker.calls.lifespans import Lifespans
@@ -241,7 +241,7 @@ class Worker:
             self._foreign,
             self._session_seen,
             self._tracing.spans,
-            Rules(settings.thread_sensitive, settings.tracebacks),
+            settings.tracebacks,
             readiness,
             self._archiving,
         )
@@ -300,7 +300,14 @@ class Worker:
         rules = WaitingRules(
             settings.max_waiting, settings.max_session_calls, settings.max_session_waiting
         )
-        return Places(self._threads, self._main, settings.threads, settings.max_calls, rules)
+        return Places(
+            self._threads,
+            self._main,
+            settings.threads,
+            settings.max_calls,
+            rules,
+            settings.thread_sensitive,
+        )
 
     def _session_seen(self, session_id: str) -> None:
         if self._registration is not None:

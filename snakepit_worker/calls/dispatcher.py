@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from snakepit_worker import deadline
 from snakepit_worker.calls import executors
@@ -31,12 +30,12 @@ from snakepit_worker.wire.generated.snakepit_bridge_pb2 import ExecuteToolRespon
 
 if TYPE_CHECKING:
     from collections import abc
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from snakepit_worker.calls.admission import Lane
     from snakepit_worker.calls.archiving import Archiving
     from snakepit_worker.calls.foreign import ForeignCall, ForeignServer
-    from snakepit_worker.calls.places import Place, Places
+    from snakepit_worker.calls.places import Places
     from snakepit_worker.calls.readiness import Readiness
     from snakepit_worker.deadline import Deadline
     from snakepit_worker.host.client import HostClient
@@ -51,23 +50,9 @@ if TYPE_CHECKING:
 
     EncodedChunk = tuple[bytes, bool, abc.Mapping[str, object]]
 
-__all__ = ["Dispatcher", "Rules"]
+__all__ = ["Dispatcher"]
 
-_TRUTHY: Final = frozenset(("1", "true", "t", "yes", "y", "on"))
 _ONE: Final = {"count": 1}
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """How calls are treated.
-
-    Attributes:
-        thread_sensitive: Modules, or ``module.function``, whose calls run on the main thread.
-        tracebacks: Which frames callers see.
-    """
-
-    thread_sensitive: Collection[str] = ()
-    tracebacks: Frames = "full"
 
 
 class Dispatcher:
@@ -83,7 +68,7 @@ class Dispatcher:
         foreign: Serves tools that the registry does not have, if there is such an adapter.
         session_seen: Told of the session id of each request.
         spans: Makes a span of every call, where a tracer is configured.
-        rules: How calls are treated.
+        tracebacks: Which frames callers see.
         readiness: Waits for adapters that have not started.
         archiving: Takes sessions over and saves them, where there is an archive.
     """
@@ -99,7 +84,7 @@ class Dispatcher:
         foreign: ForeignServer | None,
         session_seen: Callable[[str], None],
         spans: Spans | None,
-        rules: Rules,
+        tracebacks: Frames,
         readiness: Readiness,
         archiving: Archiving | None,
     ) -> None:
@@ -112,7 +97,6 @@ class Dispatcher:
         self._foreign = foreign
         self._session_seen = session_seen
         self._spans = spans
-        self._rules = rules
         self._readiness = readiness
         self._archiving = archiving
         self._run_sync = partial(executors.run, places.threads.runner)
@@ -123,7 +107,7 @@ class Dispatcher:
         self.draining = False
         """Whether new calls are refused."""
         self._served = 0
-        self._failures = FailureReports(rules.tracebacks)
+        self._failures = FailureReports(tracebacks)
 
     def counters(self) -> dict[str, int]:
         """Calls served, failed and in flight."""
@@ -298,7 +282,7 @@ class Dispatcher:
         context = await self._enter(call)
         if tool.signature.context_parameter is not None:
             bound[tool.signature.context_parameter] = context
-        place = self._places.main if tool.main_thread else self._place(request, arguments)
+        place = self._places.main if tool.main_thread else self._places.of(request, arguments)
         if not tool.is_async:
             await self._admit(call, place.lane)
         elif tool.owner.name not in RESERVED_NAMES:  # those answer also when nobody else can
@@ -315,7 +299,7 @@ class Dispatcher:
         foreign = self._check_foreign(request.tool_name)
         arguments = call.arguments = decode_arguments(request)
         context = await self._enter(call)
-        place = self._place(request, arguments)
+        place = self._places.of(request, arguments)
         await self._admit(call, self._places.loop if foreign.is_async else place.lane)
         return foreign.open(request.tool_name, arguments, context, place.runner)
 
@@ -387,23 +371,6 @@ class Dispatcher:
         await self._save(call)
         if not final:
             await write(ToolChunk(chunk_id=f"{name}-{count + 1}", is_final=True))
-
-    def _place(self, request: ExecuteToolRequest, arguments: abc.Mapping[str, Any]) -> Place:
-        flag = request.metadata.get("thread_sensitive")
-        if flag is not None and flag.lower() in _TRUTHY:
-            return self._places.main
-        if self._rules.thread_sensitive and self._is_thread_sensitive(arguments):
-            return self._places.main
-        return self._places.threads
-
-    def _is_thread_sensitive(self, arguments: abc.Mapping[str, Any]) -> bool:
-        module = next(
-            (arguments[k] for k in ("module_path", "python_module", "library") if arguments.get(k)),
-            None,
-        )
-        function = arguments.get("function") or arguments.get("method")
-        entries = self._rules.thread_sensitive
-        return module in entries or f"{module}.{function}" in entries
 
     async def _save(self, call: Call) -> None:
         """Save what the call has changed in its session, before it is answered."""

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from snakepit_worker.calls.admission import Lane, WaitingRules
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from snakepit_worker.calls.threads import MainThread, Runner, ThreadPool
+    from snakepit_worker.wire.generated.snakepit_bridge_pb2 import ExecuteToolRequest
 
 __all__ = ["Place", "Places"]
+
+
+_TRUTHY: Final = frozenset(("1", "true", "t", "yes", "y", "on"))
+_MODULE_KEYS: Final = ("module_path", "python_module", "library")
 
 
 class Place(NamedTuple):
@@ -35,25 +42,41 @@ class Places:
         size: Threads that there are.
         coroutines: Calls of coroutine functions that run at once.
         rules: Bounds of each lane beside its places.
+        thread_sensitive: Modules, or ``module.function``, whose calls run on the main thread.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what there is, and its bounds
         self,
         threads: ThreadPool,
         main: MainThread,
         size: int,
         coroutines: int,
         rules: WaitingRules,
+        thread_sensitive: Collection[str] = (),
     ) -> None:
         self._event_loop = asyncio.get_running_loop()
         self._threads = threads
         self._main = main
-        self.rules = rules
+        self._thread_sensitive = thread_sensitive
         self.loop = Lane("event loop", coroutines, rules)
         self.threads = Place(threads, Lane("threads", size, rules))
         self.main = Place(main, Lane("main thread", 1, rules))
         threads.capacity_changed = lambda places: self._resize(self.threads.lane, places)
         main.capacity_changed = lambda places: self._resize(self.main.lane, places)
+
+    def of(self, request: ExecuteToolRequest, arguments: Mapping[str, Any]) -> Place:
+        """Where a plain function runs whose tool does not insist on a place.
+
+        Args:
+            request: The call; its metadata may ask for the main thread (interop 4.4).
+            arguments: Its decoded arguments; they may name a module that needs it.
+        """
+        flag = request.metadata.get("thread_sensitive")
+        if flag is not None and flag.lower() in _TRUTHY:
+            return self.main
+        if self._thread_sensitive and self._is_thread_sensitive(arguments):
+            return self.main
+        return self.threads
 
     def describe(self) -> dict[str, dict[str, int]]:
         """How busy each is, and how many calls wait for it."""
@@ -71,6 +94,12 @@ class Places:
             },
             "main_thread": {"busy": int(self._main.busy), "waiting": self.main.lane.waiting},
         }
+
+    def _is_thread_sensitive(self, arguments: Mapping[str, Any]) -> bool:
+        module = next((arguments[key] for key in _MODULE_KEYS if arguments.get(key)), None)
+        function = arguments.get("function") or arguments.get("method")
+        entries = self._thread_sensitive
+        return module in entries or f"{module}.{function}" in entries
 
     def _resize(self, lane: Lane, places: int) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody is admitted any more
