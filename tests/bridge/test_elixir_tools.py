@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from snakepit_worker.testing import StandInHost
+from snakepit_worker.testing import StandInHost, ToolFailure
 from snakepit_worker.testing.connection import decode_response
 from snakepit_worker.testing.elixir_terms import Inspect
 from snakepit_worker.testing.host_tools import Throws
@@ -399,3 +399,11 @@ def test_a_call_to_elixir_ends_with_the_deadline(serve: Served) -> None:
                 pass
         finally:
             go_on.set()
+
+
+def test_elixir_is_not_called_while_a_resource_is_held_alone(connection: Connection) -> None:
+    """What Elixir calls back could wait for that very resource."""
+    assert connection.call("native.call_while_holding", {"exclusive": False}) == 1
+    with pytest.raises(ToolFailure, match="no call to Elixir while 'thing-") as caught:
+        connection.call("native.call_while_holding", {"exclusive": True})
+    assert caught.value.failure["code"] == "FAILED_PRECONDITION"

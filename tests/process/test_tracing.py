@@ -127,6 +127,7 @@ def test_a_call_is_a_span_of_its_callers_trace(
     assert execute(connection, "traced.ask_in_thread", value=2).success
     assert execute(connection, "traced.inner").result.value == f'"{TRACE}"'.encode()
     assert not execute(connection, "traced.fail").success
+    assert execute(connection, "worker.batch", calls=[{"tool": "traced.in_batch"}]).success
     chunks = connection.stub.ExecuteStreamingTool(
         connection.request("traced.count", {"n": 3}), timeout=LIMIT, metadata=TRACEPARENT
     )
@@ -148,6 +149,8 @@ def test_a_call_is_a_span_of_its_callers_trace(
     assert outgoing.parent_span_id == spans["call traced.ask_in_thread"].span_id
     assert host.headers[-1]["traceparent"] == f"00-{TRACE}-{outgoing.span_id.hex()}-01"
     assert spans["inside"].parent_span_id == spans["call traced.inner"].span_id
+
+    assert spans["call traced.in_batch"].parent_span_id == spans["call worker.batch"].span_id
 
     failed = spans["call traced.fail"]
     assert failed.status.code == trace_pb2.Status.STATUS_CODE_ERROR

@@ -106,6 +106,12 @@ class Native(Adapter):
         return []
 
     @tool
+    async def call_while_holding(self, ctx: CallContext, *, exclusive: bool) -> Any:
+        resource = ctx.session.put("native.thing", None)
+        async with ctx.session.lease(resource.handle, exclusive=exclusive):
+            return await ctx.elixir.call("echo", {"value": 1})
+
+    @tool
     async def on_loop(self, ctx: CallContext) -> list[str]:
         said = []
         for call in (lambda: ctx.elixir.call_blocking("echo", {}), ctx.elixir.list_blocking):

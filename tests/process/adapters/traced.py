@@ -32,6 +32,10 @@ class Traced(Adapter):
             return format(trace.get_current_span().get_span_context().trace_id, "032x")
 
     @tool
+    def in_batch(self) -> None:
+        """Called from another call."""
+
+    @tool
     def fail(self) -> None:
         """Fails with a secret."""
         msg = "no luck with Bearer abcdefghijklmnop"
