@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from snakepit_worker.archive import Change, new_fence
@@ -24,6 +27,7 @@ __all__ = ["Archiving"]
 
 _REBUILDING: Final = 300.0
 """Seconds that adapters may take to start before what is theirs is listed as lost."""
+_THREADS: Final = 4
 _PATIENCE: Final = 60.0
 """Seconds that a call without a deadline waits for the archive."""
 
@@ -48,6 +52,8 @@ class Archiving:
         self._takeovers: dict[str, asyncio.Task[None]] = {}
         self._commits: dict[str, asyncio.Task[None]] = {}
         self._later: set[asyncio.Task[None]] = set()
+        # Apart from other threads: a recipe waits for calls that have its resource for themselves.
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="saving")
 
     async def enter(self, session_id: str, deadline: Deadline) -> None:
         """Before a call enters a session: take it over, if it is in the archive and not here.
@@ -172,6 +178,7 @@ class Archiving:
         """Wait for what is under way; the archive itself is closed by its owner."""
         under_way = [*self._takeovers.values(), *self._commits.values(), *self._later]
         await asyncio.gather(*under_way, return_exceptions=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _take(self, session_id: str) -> None:
         found = await asyncio.wrap_future(self._archive.claim(session_id))
@@ -213,7 +220,10 @@ class Archiving:
             self._new.add(session.id)
             created_at = session.created_at
         try:
-            written = await asyncio.to_thread(self._write, session, handles, fence, created_at)
+            write = partial(self._write, session, handles, fence, created_at)
+            context = contextvars.copy_context()  # in which the call's deadline is
+            loop = asyncio.get_running_loop()
+            written = await loop.run_in_executor(self._threads, context.run, write)
             facts = await asyncio.wrap_future(written)
         except (Conflict, NotFound):
             self._store.drop(session.id, "taken over")
