@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from benchmarks.children import ChildError
 from benchmarks.contests import CONTESTS, play
 from benchmarks.processes import Processes
-from benchmarks.report import machine, table
+from benchmarks.report import machine, plots, table
 from snakepit_worker.errors import StartError
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def main() -> int:
     print("A ratio is taken in each round; shown are the median and [lowest-highest].")
     print("A/A is the base over itself: what it differs from 1 is the machine's doing.")
     print(f"\n{table(results)}\n")
+    if bars := plots(results):
+        print(f"{bars}\n")
     verdict = "MISS" if host_rpcs else "ok"
     print(
         f"RPCs to the host in {calls:,} calls, heartbeats aside: {host_rpcs} (target 0) {verdict}"

@@ -147,8 +147,8 @@ class Sessions(_Child):
             sessions: How many at once.
 
         Returns:
-            As `benchmarks.sessions.measure`, and ``start``: resident MiB before the first session,
-            without what only the allocators keep.
+            As `benchmarks.sessions.measure`, and ``start``: what was left of the resident MiB when
+            the process had warmed up with sessions that came and went.
 
         Raises:
             ChildError: When the process has ended.

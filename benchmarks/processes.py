@@ -1,4 +1,4 @@
-"""The processes of a benchmark: host, floors, worker and client, each started when first needed.
+"""The processes of a benchmark: host, servers, client and others, each started when first needed.
 
 Each server has one core, the same one for all, and the rest of the machine is for the others.  One
 core is what one event loop can use; and left to the scheduler, two processes that talk to each
@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import psutil
 
-from benchmarks.children import STOP_TIMEOUT, Client, Floor
+from benchmarks.children import STOP_TIMEOUT, Client, Floor, Sessions
 from snakepit_worker import launch
 from snakepit_worker.testing import Connection, StandInHost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Self
 
     from benchmarks.load import Order
@@ -55,13 +55,14 @@ class Processes:
     """What takes part, until the end of the ``with`` block.
 
     Attributes:
-        calls: Calls made to the worker so far.
+        calls: Calls made to workers so far.
         host_rpcs: RPCs that came to the host during these calls, heartbeats aside.
     """
 
     def __init__(self) -> None:
         self.calls = 0
         self.host_rpcs = 0
+        self._workers: list[Server] = []
         self._stack = ExitStack()
         self._cores = sorted(os.sched_getaffinity(0))
 
@@ -91,10 +92,17 @@ class Processes:
     @cached_property
     def worker(self) -> Server:
         """The worker, in the host's pool."""
-        worker = self._kept(self.start_worker(_FOREIGN))
-        with Connection(worker.address) as connection:
-            connection.greet()
-        return worker
+        return self._pooled()
+
+    @cached_property
+    def worker_again(self) -> Server:
+        """The worker, in a second process."""
+        return self._pooled()
+
+    @cached_property
+    def archiving_worker(self) -> Server:
+        """The worker with an archive, a new file of SQLite."""
+        return self._pooled("--archive", f"sqlite:///{self._folder}/archive.db")
 
     def start_floor(self) -> Server:
         """Start a floor that the caller stops.
@@ -105,11 +113,12 @@ class Processes:
         with self._on_the_servers_core():
             return Floor(self._environment)
 
-    def start_worker(self, *adapters: str) -> Server:
+    def start_worker(self, *adapters: str, arguments: Sequence[str] = ()) -> Server:
         """Start a worker that the caller stops.
 
         Args:
             *adapters: What it serves beside the benchmarked adapter.
+            arguments: More flags.
 
         Raises:
             StartError: When it does not get ready.
@@ -117,7 +126,10 @@ class Processes:
         host = self.host.address  # started before, on the other cores
         with self._on_the_servers_core():
             return launch.start(
-                adapters=[_ADAPTER, *adapters], host=host, environment=self._environment
+                adapters=[_ADAPTER, *adapters],
+                host=host,
+                arguments=arguments,
+                environment=self._environment,
             )
 
     def load(self, server: Server, order: Order) -> dict[str, float]:
@@ -138,7 +150,7 @@ class Processes:
         cpu = _cpu_seconds(server.pid)
         outcome = self._client.run(server.address, order)
         cpu = _cpu_seconds(server.pid) - cpu
-        if server is self.worker:
+        if server in self._workers:
             self.calls += order.calls
             self.host_rpcs += self._host_rpcs() - rpcs
         return {
@@ -172,16 +184,33 @@ class Processes:
             server.stop(timeout=0)
         return {"ready": ready * 1e3, "cpu": cpu * 1e3, "memory": memory / 2**20}
 
+    def live(self, sessions: int) -> dict[str, float]:
+        """Let sessions live and end in a store.
+
+        Args:
+            sessions: How many at once.
+
+        Returns:
+            As `benchmarks.children.Sessions.run`.
+
+        Raises:
+            ChildError: When its process has ended.
+        """
+        return self._sessions.run(sessions)
+
+    @cached_property
+    def _folder(self) -> str:
+        temporary = tempfile.TemporaryDirectory(prefix="snakepit-benchmarks-")
+        return self._stack.enter_context(temporary)
+
     @cached_property
     def _environment(self) -> dict[str, str]:
-        temporary = tempfile.TemporaryDirectory(prefix="snakepit-benchmarks-")
-        folder = self._stack.enter_context(temporary)
         return {
             # Compiled once, at the warm-up, as an installed package is.
             "PYTHONDONTWRITEBYTECODE": "",
-            "PYTHONPYCACHEPREFIX": folder,
+            "PYTHONPYCACHEPREFIX": self._folder,
             # Those that are killed leave their own temporary folders behind.
-            "TMPDIR": folder,
+            "TMPDIR": self._folder,
             "SNAKEPIT_LOG_LEVEL": "error",  # as the host sets it
         }
 
@@ -190,6 +219,21 @@ class Processes:
         client = Client(self._environment)
         self._stack.callback(client.stop)
         return client
+
+    @cached_property
+    def _sessions(self) -> Sessions:
+        with self._on_the_servers_core():
+            sessions = Sessions(self._environment)
+        self._stack.callback(sessions.stop)
+        return sessions
+
+    def _pooled(self, *arguments: str) -> Server:
+        """A worker that stays, as the host's pool starts it."""
+        worker = self._kept(self.start_worker(_FOREIGN, arguments=arguments))
+        with Connection(worker.address) as connection:
+            connection.greet()
+        self._workers.append(worker)
+        return worker
 
     def _kept(self, server: Server) -> Server:
         self._stack.callback(server.stop)

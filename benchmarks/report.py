@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
     from benchmarks.contests import Result
 
-__all__ = ["machine", "table"]
+__all__ = ["machine", "plots", "table"]
 
 _HEADINGS = ("", "ratio [spread]", "A/A", "target", "", "base", "subject")
+_BAR = 50
 _PACKAGES = ("grpcio", "protobuf", "uvloop", "orjson")
 
 
@@ -38,6 +39,22 @@ def table(results: Sequence[Result]) -> str:
             for index, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
+    )
+
+
+def plots(results: Sequence[Result]) -> str:
+    """Bars for each result that has a curve, as long as its medians."""
+    return "\n\n".join(_plot(result) for result in results if result.curve)
+
+
+def _plot(result: Result) -> str:
+    longest = max(value for _, value in result.curve)
+    return "\n".join(
+        [f"{result.row.title} in {result.row.unit}"]
+        + [
+            f"{place:>8,.0f}  {'█' * round(value / longest * _BAR):{_BAR}}  {value:,.1f}"
+            for place, value in result.curve
+        ]
     )
 
 

@@ -1,9 +1,17 @@
+from functools import partial
+from typing import Any, NoReturn
+
 import pytest
 
 from benchmarks.adapter import Bench
-from benchmarks.contests import CONTESTS, LoadContest, Result, Row
+from benchmarks.contests import CONTESTS, LoadContest, Result, Row, SessionsContest, play
+from benchmarks.load import Order
+from benchmarks.processes import Processes
 from benchmarks.ratios import Comparison, Spread, Target
-from benchmarks.report import table
+from benchmarks.report import plots, table
+from benchmarks.sessions import measure
+from snakepit_worker.sessions import Limits, SessionStore
+from snakepit_worker.tools.builtin.session import SessionTools
 from snakepit_worker.tools.registry import Registry
 
 
@@ -44,8 +52,58 @@ def test_a_line_of_the_report_says_what_was_missed_and_by_how_much() -> None:
     assert "MISS" not in shown
 
 
-def test_every_load_calls_a_tool_that_the_adapter_has() -> None:
-    streams = {tool["name"]: tool["streams"] for tool in Registry([Bench()]).describe()}
+class Scripted(SessionsContest):
+    """Few, few and many sessions, and some between: each costs as many µs as there are."""
+
+    def samplers(self, processes: Processes, *, quick: bool) -> list[partial[dict[str, float]]]:
+        del processes, quick
+        return [
+            partial(dict[str, float], sessions=count, cost=count, start=4.0)
+            for count in (2, 2, 8, 4)
+        ]
+
+
+def test_a_row_may_have_another_base_and_a_plot() -> None:
+    rows = [Row("memory", "cost", "MiB", base="start"), Row("touch", "cost", "µs", over="sessions")]
+    memory, touch = play(Scripted("scripted", rows), Processes(), rounds=3, quick=True)
+    assert memory.comparison == Comparison([4.0] * 3, [2] * 3, [8] * 3)
+    assert memory.curve == ()
+    assert touch.comparison == Comparison([2] * 3, [2] * 3, [8] * 3)
+    assert touch.curve == [(2, 2), (4, 4), (8, 8)]
+
+
+def test_a_plot_has_bars_as_long_as_the_numbers() -> None:
+    shown = Result(Row("touch", "touch", "µs"), Comparison([1], [1], [2]), [(100, 1), (10_000, 2)])
+    title, *lines = plots([shown, result(1, None)]).splitlines()
+    assert title == "touch in µs"
+    assert [line.split() for line in lines] == [
+        ["100", "█" * 25, "1.0"],
+        ["10,000", "█" * 50, "2.0"],
+    ]
+
+
+def test_sessions_are_measured_in_all_that_the_report_shows() -> None:
+    sample = measure(3, at_least=6)
+    assert sample["sessions"] == 3
+    assert all(value > 0 for value in sample.values())
+    rows = [
+        row for contest in CONTESTS if isinstance(contest, SessionsContest) for row in contest.rows
+    ]
+    assert rows
+    assert {row.metric for row in rows} <= sample.keys()
+
+
+def test_a_quarter_of_a_load_is_as_many_at_a_time() -> None:
+    quarter = Order("session.put", calls=400, in_flight=32, sessions=8).quarter()
+    assert quarter == Order("session.put", calls=100, in_flight=32, sessions=8)
+
+
+def test_every_load_calls_a_tool_that_the_worker_has() -> None:
+    def never(*_: Any, **__: Any) -> NoReturn:
+        raise NotImplementedError  # the tools are only described
+
+    registry = Registry([Bench(), SessionTools(SessionStore(Limits()), never, never)])
+    streams = {tool["name"]: tool["streams"] for tool in registry.describe()}
     for contest in CONTESTS:
         if isinstance(contest, LoadContest) and not contest.order.tool.startswith("foreign."):
             assert streams[contest.order.tool] is contest.order.streams
