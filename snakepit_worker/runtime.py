@@ -65,6 +65,8 @@ __all__ = ["Worker"]
 
 _SWEEP: Final = 60.0
 """Seconds between looks for idle sessions, as on the host."""
+_MANY: Final = 1_000
+"""Sessions that end in one sweep and leave enough memory to be given back."""
 _REPLY_TIME: Final = 0.25
 """Seconds for the replies of calls that have just ended, or were just cancelled, to leave."""
 _CLOSE_TIME: Final = 0.5
@@ -83,6 +85,7 @@ class Worker:
         main_thread: Runs what needs the main thread; its owner calls ``run`` there.  Without one,
             a thread of the worker's own stands in.
         host_lost: Called when the host does not answer any more; stops the worker when omitted.
+        many_ended: Called in a thread after many sessions have ended at once.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Worker:
         *,
         main_thread: MainThread | None = None,
         host_lost: Callable[[], None] | None = None,
+        many_ended: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings = settings
         self.address = ""
@@ -100,6 +104,7 @@ class Worker:
         self._main = main_thread or MainThread()
         self._owns_main = main_thread is None
         self._host_lost = host_lost or self.request_stop
+        self._many_ended = many_ended
         self._loop = LoopThread("bridge")
         self._threads = ThreadPool(settings.threads)
         self._closers = Closers(self._loop.submit)
@@ -360,7 +365,11 @@ class Worker:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(min(_SWEEP, self._store.limits.ttl))
-            await asyncio.to_thread(self._store.expire)  # there may be many
+            await asyncio.to_thread(self._expire)
+
+    def _expire(self) -> None:
+        if len(self._store.expire()) >= _MANY:
+            self._many_ended()
 
     def _make_archive(self, url: str) -> ArchiveThread:
         settings = self.settings

@@ -1,14 +1,15 @@
-"""How the C library treats memory that has been freed."""
+"""How memory is treated that has been freed."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import sys
 from typing import Final
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["give_memory_back", "keep_freed_memory"]
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
@@ -29,3 +30,15 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_FROM_HEAP)
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def give_memory_back() -> None:
+    """Give the kernel what is free, for after much has ended; takes some milliseconds.
+
+    Without the collection the interpreter's arenas stay, each pinned by a few free lists: of the
+    memory of 10,000 sessions hardly anything came back, with it nearly all.
+    """
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from snakepit_worker.calls.threads import MainThread
 from snakepit_worker.errors import StartError
 from snakepit_worker.process.group import ProcessGroup
-from snakepit_worker.process.memory import keep_freed_memory
+from snakepit_worker.process.memory import give_memory_back, keep_freed_memory
 from snakepit_worker.process.readiness import announce
 from snakepit_worker.process.signals import Signals
 from snakepit_worker.process.watchdog import watch_parent
@@ -79,11 +79,17 @@ class Process:
         from snakepit_worker.runtime import Worker  # noqa: PLC0415
 
         try:
-            self._worker = Worker(settings, main_thread=main_thread, host_lost=self._stop)
+            self._worker = Worker(
+                settings,
+                main_thread=main_thread,
+                host_lost=self._stop,
+                many_ended=give_memory_back,
+            )
             port = self._worker.start()
             signals.install()  # an adapter's import may have set its own
             self._serving = True
             announce(port, settings.ready_file, self._stdout)
+            gc.freeze()  # what is there now stays: no collection has to look at it
             gc.enable()
         except BaseException:
             self._group.end_members()
