@@ -145,6 +145,7 @@ def _limits() -> str:
     limits = (
         ("`message`, and that of each cause", exceptions.TEXT_LIMIT, "characters"),
         ("`cause`", failures.MOST_CAUSES, "entries"),
+        ("`exceptions`", failures.MOST_EXCEPTIONS, "entries"),
         ("`violations`", failures.MOST_VIOLATIONS, "entries"),
         ("`notes`", exceptions.MOST_NOTES, "entries"),
         ("each note", exceptions.NOTE_LIMIT, "characters"),

@@ -12,11 +12,9 @@ docs/errors.md shows all of them in a table, which is made from these classes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from typing import ClassVar, Final, Literal, TypeAlias, get_args
 
 __all__ = [
     "CallbackError",
@@ -65,6 +63,7 @@ Code = Literal[
     "UNAUTHENTICATED",
 ]
 """Names of the gRPC status codes, without OK."""
+_CODES: Final[tuple[str, ...]] = get_args(Code)
 
 Category = Literal[
     "validation",
@@ -98,8 +97,15 @@ class Violation:
     description: str
 
 
+AnyViolation: TypeAlias = "Violation | Mapping[str, str] | tuple[str, str]"
+"""A violation, an object with its fields, or a pair of them."""
+
+
 class WorkerError(Exception):
     """Base of all failures that a caller can see.
+
+    Facts of another form than asked for become the nearest that can be sent: a slip in one of them
+    must not cost the failure its message and its code.
 
     Args:
         message: One sentence for a person, naming the thing that is wrong.
@@ -109,6 +115,9 @@ class WorkerError(Exception):
         violations: The arguments that are wrong.
         details: Facts for programs; JSON values only.
         help: What to do about it, as text.
+
+    Raises:
+        ValueError: For a code that gRPC does not have.
     """
 
     code: Code = "INTERNAL"
@@ -123,19 +132,56 @@ class WorkerError(Exception):
         code: Code | None = None,
         retryable: bool | None = None,
         retry_after: float | None = None,
-        violations: Sequence[Violation] = (),
+        violations: Iterable[AnyViolation] = (),
         details: Mapping[str, object] | None = None,
         help: str | None = None,  # noqa: A002 - the word that callers read in the failure object
     ) -> None:
         super().__init__(message)
         if code is not None:
             self.code = code
+        if self.code not in _CODES:
+            msg = f"no status of gRPC: {self.code!r}; known are {', '.join(_CODES)}"
+            raise ValueError(msg)
         if retryable is not None:
-            self.retryable = retryable
+            self.retryable = bool(retryable)
         self.retry_after = retry_after
-        self.violations = tuple(violations)
-        self.details = dict(details or {})
-        self.help = help
+        self.violations = tuple(map(_violation, _each(violations)))
+        self.details = _details(details)
+        self.help = None if help is None else _text(help)
+
+
+def _each(violations: object) -> Iterable[object]:
+    if violations is None:
+        return ()
+    if isinstance(violations, (Violation, Mapping, str)) or not isinstance(violations, Iterable):
+        return (violations,)
+    return violations
+
+
+def _violation(given: object) -> Violation:
+    match given:
+        case Violation(field, description):
+            pass
+        case {"field": field, "description": description}:
+            pass
+        case [field, description]:
+            pass
+        case _:
+            field, description = "", given
+    return Violation(_text(field), _text(description))
+
+
+def _details(given: object) -> dict[str, object]:
+    if given is None:
+        return {}
+    return dict(given) if isinstance(given, Mapping) else {"value": given}
+
+
+def _text(given: object) -> str:
+    try:
+        return str(given)
+    except Exception:  # noqa: BLE001 - an object of anybody's
+        return f"<{type(given).__name__} that cannot be read>"
 
 
 class InvalidArgument(WorkerError):
@@ -279,7 +325,6 @@ class HostUnavailable(Unavailable):
 class SerializationError(WorkerError):
     """A value cannot cross the wire."""
 
-    code = "INVALID_ARGUMENT"
     category = "serialization"
     elixir_name = "TypeError"
 

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from snakepit_worker.telemetry.logging import logger
+from snakepit_worker.tools.meanings import unexplained
 from snakepit_worker.wire.failures import CallSite, Failure, describe
 from snakepit_worker.wire.tracebacks import Frames, traceback_lines
 
@@ -68,7 +69,7 @@ class FailureReports:
         if failure.classified:
             logger().info("call failed", **facts)
         else:  # nobody foresaw it, so it is worth a look
-            logger().warning("call failed", **facts, exception="".join(traceback_lines(error)))
+            logger().error("call failed", **facts, exception="".join(traceback_lines(error)))
         return failure
 
 
@@ -78,6 +79,5 @@ def _classification(owner: LoadedAdapter | None, error: BaseException) -> Worker
     try:
         return owner.meanings.of(error)
     except BaseException as problem:  # noqa: BLE001 - the original failure matters more
-        lines = "".join(traceback_lines(problem))  # whatever it is: this looks with care
-        logger().error("an exception cannot be explained", adapter=owner.name, exception=lines)
+        unexplained(owner.name, problem)
         return None

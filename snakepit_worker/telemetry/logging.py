@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from snakepit_worker.settings import LogLevel
     from snakepit_worker.telemetry.writer import StderrWriter
 
-__all__ = ["call_fields", "configure", "logger"]
+__all__ = ["call_fields", "configure", "is_of_a_peer", "logger"]
 
 call_fields: ContextVar[Mapping[str, str] | None] = ContextVar("call_fields", default=None)
 """Fields of the current call; the dispatcher sets them, every log line carries them."""
@@ -40,6 +40,10 @@ _LEVELS: Final[Mapping[LogLevel, int]] = {
 }
 _KNOWN_LEVELS: Final = (10, 20, 30, 40, 50)
 """Those that structlog knows; frameworks have some of their own in between."""
+_GRPC: Final = "grpc"
+_OF_PEERS: Final = ("grpc.", "google.protobuf.")
+"""Where the exceptions are defined that a peer can provoke: a reply that comes too late or is too
+large for it, bytes that are no message."""
 _FORMATTER: Final = logging.Formatter()
 _current: FilteringBoundLogger | None = None
 
@@ -71,6 +75,18 @@ def configure(level: LogLevel, writer: StderrWriter, *, terminal: bool) -> None:
     root.setLevel(lowest)
     logging.getLogger("grpc").setLevel(max(threshold, logging.WARNING))  # floods at debug
     logging.captureWarnings(capture=True)
+
+
+def is_of_a_peer(record: logging.LogRecord) -> bool:
+    """Whether gRPC says something about a peer, with a traceback through itself.
+
+    Args:
+        record: Of any logger.
+    """
+    if record.name.partition(".")[0] != _GRPC or not record.exc_info:
+        return False
+    kind = record.exc_info[0]
+    return kind is not None and kind.__module__.startswith(_OF_PEERS)
 
 
 def _for_process(threshold: int, writer: StderrWriter, *, terminal: bool) -> FilteringBoundLogger:
@@ -122,6 +138,11 @@ class _Handler(logging.Handler):
             message = str(record.msg)
         known = (level for level in _KNOWN_LEVELS if level <= record.levelno)
         level = max(known, default=logging.DEBUG)
+        if is_of_a_peer(record):
+            kind, error, _ = record.exc_info or (Exception, None, None)
+            reason = f"{getattr(kind, '__name__', kind)}: {error}"
+            logger().warning(" ".join(message.splitlines()), logger=record.name, reason=reason)
+            return
         logger().log(level, message, logger=record.name, exc_info=record.exc_info or None)
 
 

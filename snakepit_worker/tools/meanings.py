@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, get_args
 
 from snakepit_worker.errors import Code, Meaning, StartError, WorkerError
+from snakepit_worker.telemetry.logging import logger
+from snakepit_worker.wire.tracebacks import traceback_lines
 
 if TYPE_CHECKING:
     from snakepit_worker.tools.api import Adapter
 
-__all__ = ["Meanings"]
+__all__ = ["Meanings", "unexplained"]
 
 
 class Meanings:
@@ -19,12 +22,13 @@ class Meanings:
         adapter: The adapter, started.
 
     Raises:
-        StartError: For a table with a row that can never be reached or cannot be used.
+        StartError: When there is no table, or one with a row that can never be reached or cannot be
+            used.
     """
 
     def __init__(self, adapter: Adapter) -> None:
-        self._explain = adapter.explain
-        self._rows = tuple(adapter.meanings())
+        self._adapter = adapter
+        self._rows = _rows(adapter)
         for index, row in enumerate(self._rows):
             _check(adapter.name, row, self._rows[:index])
 
@@ -39,11 +43,39 @@ class Meanings:
         row = next((row for row in self._rows if isinstance(error, row.exception)), None)
         if row is None:
             return None
-        failure = self._explain(error, _failure(row))
-        if not isinstance(failure, WorkerError):  # adapters are not always type-checked
-            msg = f"explain() must return a failure, got {type(failure).__name__}"
-            raise TypeError(msg)
+        try:
+            failure = self._adapter.explain(error, _failure(row))
+            if not isinstance(failure, WorkerError):  # adapters are not always type-checked
+                msg = f"explain() must return a failure, got {type(failure).__name__}"
+                raise TypeError(msg)
+        except BaseException as problem:  # noqa: BLE001 - the original failure matters more
+            unexplained(self._adapter.name, problem)
+            return _failure(row)
         return failure
+
+
+def unexplained(adapter: str, problem: BaseException) -> None:
+    """Log that an adapter's code has failed at saying what an exception means.
+
+    Args:
+        adapter: Its name.
+        problem: What its code raised.
+    """
+    lines = "".join(traceback_lines(problem))  # whatever it is: this looks with care
+    logger().error("an exception cannot be explained", adapter=adapter, exception=lines)
+
+
+def _rows(adapter: Adapter) -> tuple[Meaning, ...]:
+    try:
+        rows: object = adapter.meanings()
+    except (Exception, SystemExit) as error:
+        msg = f"adapter {adapter.name}: meanings() failed: {type(error).__name__}: {error}"
+        raise StartError(msg) from error
+    if not isinstance(rows, Iterable):
+        kind = type(rows).__name__
+        msg = f"adapter {adapter.name}: meanings() has to return a list of Meaning rows, got {kind}"
+        raise StartError(msg)
+    return tuple(rows)
 
 
 def _failure(row: Meaning) -> WorkerError:

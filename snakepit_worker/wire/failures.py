@@ -25,10 +25,19 @@ if TYPE_CHECKING:
 
     from snakepit_worker.wire.tracebacks import Frames
 
-__all__ = ["MOST_CAUSES", "MOST_VIOLATIONS", "CallSite", "Failure", "describe"]
+__all__ = [
+    "MOST_CAUSES",
+    "MOST_EXCEPTIONS",
+    "MOST_VIOLATIONS",
+    "CallSite",
+    "Failure",
+    "describe",
+]
 
 MOST_VIOLATIONS: Final = 50
 MOST_CAUSES: Final = 5
+MOST_EXCEPTIONS: Final = 10
+"""Of an exception group."""
 
 _NAME_LIMIT: Final = 512
 _ID_LIMIT: Final = 128
@@ -88,6 +97,7 @@ class Failure:
         help: What to do about it.
         cause: The chain of causes, nearest first, each with ``type`` and ``message``, and with
             more where it is a failure of ours or an Elixir tool's.
+        exceptions: Those of an exception group, each with ``type`` and ``message``.
         notes: What was added to the exception on its way.
         error_id: Joins this reply to its log line.
         classified: Whether anybody (the runtime or the adapter) knew this exception.
@@ -105,6 +115,7 @@ class Failure:
     details: Mapping[str, object]
     help: str | None
     cause: tuple[Mapping[str, str], ...]
+    exceptions: tuple[Mapping[str, str], ...]
     notes: tuple[str, ...]
     error_id: str
     classified: bool
@@ -145,6 +156,8 @@ class Failure:
             facts["help"] = self.help
         if self.cause:
             facts["cause"] = self.cause
+        if self.exceptions:
+            facts["exceptions"] = self.exceptions
         if self.notes:
             facts["notes"] = self.notes
         return facts
@@ -197,6 +210,7 @@ def _describe(
         details=_details(facts),
         help=redact(facts.help, _LINE_LIMIT) if facts.help else None,
         cause=_causes(error),
+        exceptions=_exceptions(error),
         notes=notes_of(error),
         error_id=uuid.uuid4().hex,
         classified=known is not None,
@@ -231,6 +245,15 @@ def _causes(error: BaseException) -> tuple[Mapping[str, str], ...]:
         said = {"type": "Elixir", "message": redact(error.reason, _LINE_LIMIT), "tool": error.tool}
         causes = [said, *causes][:MOST_CAUSES]
     return tuple(causes)
+
+
+def _exceptions(error: BaseException) -> tuple[Mapping[str, str], ...]:
+    if not isinstance(error, BaseExceptionGroup):
+        return ()
+    try:
+        return tuple(map(_cause, error.exceptions[:MOST_EXCEPTIONS]))
+    except BaseException:  # noqa: BLE001 - a group may be of anybody's class
+        return ()
 
 
 def _cause(error: BaseException) -> Mapping[str, str]:

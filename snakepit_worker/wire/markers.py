@@ -50,7 +50,7 @@ class MarkerRules:
         if isinstance(value, type):  # its methods would be called without an instance
             return self.marker(value)
         if isinstance(value, msgspec.Struct):
-            return msgspec.structs.asdict(value)
+            return _fields(value)
         if dataclasses.is_dataclass(value):
             # Field by field: one that still has its default may be on the class alone.
             return {
@@ -106,6 +106,17 @@ class MarkerRules:
         if known is None and _leaves(expanded, self.tolist_max_elements) < 0:
             raise OverflowError
         return expanded
+
+
+def _fields(value: msgspec.Struct) -> dict[str, object] | list[object]:
+    """A struct as its schema describes it: with the names of its fields outside, and its tag."""
+    config = value.__struct_config__
+    values = [getattr(value, name) for name in value.__struct_fields__]
+    if config.array_like:
+        return values if config.tag is None else [config.tag, *values]
+    tag = {} if config.tag is None else {config.tag_field or "type": config.tag}
+    named = zip(value.__struct_encode_fields__, values, strict=True)
+    return tag | {name: field for name, field in named if field is not msgspec.UNSET}
 
 
 def _element_count(value: Any) -> int | None:  # noqa: ANN401 - duck typing over foreign arrays

@@ -40,6 +40,7 @@ STATUS_MESSAGE_LIMIT: Final = 4_096
 CUTTING_ORDER: Final = (
     "stacktrace",
     "cause",
+    "exceptions",
     "details",
     "notes",
     "help",

@@ -194,7 +194,7 @@ def test_the_log_has_the_whole_traceback_under_the_id_of_the_reply(
     connection = serve(Faults(), tracebacks=form)
     failure = failure_of(connection, "faults.unforeseen")
     (record,) = [found for found in caplog.records if found.getMessage() == "call failed"]
-    assert record.levelno == logging.WARNING
+    assert record.levelno == logging.ERROR
     said = vars(record)
     assert (said["error_id"], said["type"]) == (failure["error_id"], "ZeroDivisionError")
     assert "/snakepit_worker/" in said["exception"]
@@ -338,7 +338,6 @@ def test_a_worker_that_shuts_down_refuses_with_an_object(serve: Served, gate: Ga
 
 def test_bare_statuses_are_grpcs(serve: Served, gate: Gate) -> None:
     """For what nobody could have answered any more: the deadline, the size, an unknown RPC."""
-    serve.expected_errors = ("ExecuteBatchError",)  # grpc itself says so
     connection = serve(Faults(), Waiting(gate))
     unheard: Any = connection.channel.unary_unary("/snakepit.bridge.BridgeService/Unheard")
     calls: dict[str, Callable[[], object]] = {

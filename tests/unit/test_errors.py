@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -21,6 +22,7 @@ from snakepit_worker.errors import (
     WorkerError,
 )
 from snakepit_worker.testing.host_forwarding import OWN_STRUCTS
+from snakepit_worker.wire.failures import CallSite, describe
 
 CLASSES = {
     name: found
@@ -98,3 +100,63 @@ def test_one_except_clause_catches_all_but_failed_starts() -> None:
 @pytest.mark.parametrize(("given", "status"), [({}, 1), ({"exit_status": 2}, 2)])
 def test_a_failed_start_has_an_exit_status(given: dict[str, int], status: int) -> None:
     assert StartError("no", **given).exit_status == status
+
+
+@pytest.mark.parametrize("code", ["NOPE", "OK", 3])
+def test_a_code_that_grpc_does_not_have_is_told_at_once(code: Any) -> None:
+    with pytest.raises(ValueError, match=r"no status of gRPC: .*known are CANCELLED, UNKNOWN, "):
+        ProviderError("no", code=code)
+
+
+def test_so_is_that_of_a_class() -> None:
+    wrong = type("WrongError", (WorkerError,), {"code": "NOPE"})
+    with pytest.raises(ValueError, match="no status of gRPC: 'NOPE'"):
+        wrong("no")
+
+
+class Unreadable:
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ([{"field": "x", "description": "y"}], [("x", "y")]),
+        ([("x", "y"), ["a", "b"]], [("x", "y"), ("a", "b")]),
+        ({"field": "x", "description": "y"}, [("x", "y")]),
+        (Violation("x", "y"), [("x", "y")]),
+        ([Violation(3, None)], [("3", "None")]),  # type: ignore[arg-type]
+        ([{"path": "x"}], [("", "{'path': 'x'}")]),
+        ([("x", "y", "z")], [("", "('x', 'y', 'z')")]),
+        (["x is wrong", 7], [("", "x is wrong"), ("", "7")]),
+        ("x is wrong", [("", "x is wrong")]),
+        (7, [("", "7")]),
+        ([Unreadable()], [("", "<Unreadable that cannot be read>")]),
+        (None, []),
+    ],
+)
+def test_violations_of_any_form_are_violations(given: Any, kept: list[tuple[str, str]]) -> None:
+    error = InvalidArgument("bad", violations=given)
+    assert error.violations == tuple(Violation(*pair) for pair in kept)
+    failure = describe(error, CallSite("t", "s"))
+    assert (failure.message, failure.code) == ("bad", "INVALID_ARGUMENT")
+    assert len(failure.violations) == len(kept)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({"help": ["do", "that"]}, {"help": "['do', 'that']"}),
+        ({"help": ""}, {"help": ""}),
+        ({"details": "text"}, {"details": {"value": "text"}}),
+        ({"details": ["text"]}, {"details": {"value": ["text"]}}),
+        ({"details": None}, {"details": {}}),
+        ({"retryable": "yes"}, {"retryable": True}),
+    ],
+)
+def test_other_odd_facts_are_mended(given: dict[str, Any], kept: dict[str, Any]) -> None:
+    error = InvalidArgument("bad", **given)
+    assert {name: getattr(error, name) for name in kept} == kept
+    failure = describe(error, CallSite("t", "s"))
+    assert (failure.message, failure.code) == ("bad", "INVALID_ARGUMENT")

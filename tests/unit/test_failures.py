@@ -18,7 +18,7 @@ from snakepit_worker.errors import (
     Violation,
     WorkerError,
 )
-from snakepit_worker.wire.failures import CallSite, describe
+from snakepit_worker.wire.failures import MOST_EXCEPTIONS, CallSite, describe
 from snakepit_worker.wire.status import as_status
 from tests.conftest import name_of
 
@@ -409,3 +409,35 @@ def test_a_failure_of_a_huge_call_stays_small() -> None:
     text = describe(error, CallSite("t" * 3_000_000, "s" * 1_000_000)).to_json()
     assert len(text) < 1_000_000
     assert len(json.loads(text)["violations"]) == 50
+
+
+def test_the_exceptions_of_a_group_are_told() -> None:
+    inner = ExceptionGroup("deeper", [KeyError("x")])
+    group = ExceptionGroup("two of them", [ValueError("no"), inner, TypeError(f"secret={SECRET}")])
+    failure = unary(group)
+    assert failure["message"] == "two of them (3 sub-exceptions)"
+    assert failure["exceptions"] == [
+        {"type": "ValueError", "message": "no"},
+        {"type": "ExceptionGroup", "message": "deeper (1 sub-exception)"},
+        {"type": "TypeError", "message": "secret=[REDACTED]"},
+    ]
+    assert failure["context"]["error"]["exceptions"] == failure["exceptions"]
+    assert "exceptions" not in unary(ValueError("alone"))
+
+
+def test_a_large_group_is_cut() -> None:
+    group = ExceptionGroup("many", [ValueError("x" * 1_000_000) for _ in range(1_000)])
+    failure = unary(group)
+    assert len(failure["exceptions"]) == MOST_EXCEPTIONS
+    assert status(group)["code"] == "INTERNAL"
+
+
+def test_a_group_that_hides_its_exceptions_is_still_a_failure() -> None:
+    class Hiding(ExceptionGroup[Exception]):
+        @property
+        def exceptions(self) -> tuple[Exception, ...]:
+            raise RuntimeError
+
+    failure = unary(Hiding("hidden", [ValueError("no")]))
+    assert failure["type"] == "Hiding"
+    assert "exceptions" not in failure

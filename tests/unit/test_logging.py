@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import importlib
 import json
 import logging as standard
 import warnings
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from snakepit_worker.settings import LogLevel
     from snakepit_worker.telemetry.writer import StderrWriter
 
+ExecuteBatchError: type[Exception] = importlib.import_module(
+    "grpc._cython.cygrpc"
+).ExecuteBatchError
 LEVELS: tuple[LogLevel, ...] = ("debug", "info", "warning", "error", "none")
 
 
@@ -278,3 +283,29 @@ def test_exceptions_in_an_embedding_programs_log_lose_their_secrets(
     assert "0123456789" not in caplog.text
     assert record.__dict__["details"] == {"token": "[REDACTED]"}
     assert log.text == ""
+
+
+def _logged_by_grpc(error: Exception) -> None:
+    try:
+        raise error
+    except Exception:
+        standard.getLogger("grpc._cython.cygrpc").exception("Unexpected [%s]\nraised", "Error")
+
+
+@pytest.mark.parametrize("error", [ExecuteBatchError("late"), DecodeError("garbage")])
+def test_what_grpc_says_of_a_peer_is_a_warning_in_one_line(error: Exception, log: Log) -> None:
+    log.configure("warning")
+    _logged_by_grpc(error)
+    line = log.line()
+    assert (line["level"], line["logger"]) == ("warning", "grpc._cython.cygrpc")
+    assert line["event"] == "Unexpected [Error] raised"
+    assert line["reason"] == f"{type(error).__name__}: {error}"
+    assert "exception" not in line
+
+
+def test_what_grpc_says_of_us_stays_an_error(log: Log) -> None:
+    log.configure("error")
+    _logged_by_grpc(ZeroDivisionError("ours"))
+    line = log.line()
+    assert line["level"] == "error"
+    assert "ZeroDivisionError" in line["exception"]

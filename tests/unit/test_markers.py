@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple, NoReturn
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -272,3 +273,35 @@ def test_a_bad_number_of_elements_in_the_environment_falls_back(text: str, expec
 def test_an_unknown_policy_in_the_environment_shows_nothing() -> None:
     settings = parse([], {"SNAKEPIT_UNSERIALIZABLE_DETAIL": "everything"})
     assert settings.unserializable_detail == "none"
+
+
+class Person(msgspec.Struct, rename="camel", tag="person"):
+    first_name: str
+    nick_name: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Circle(msgspec.Struct, tag_field="shape", tag="circle"):
+    radius: float
+
+
+class Both(msgspec.Struct, array_like=True, tag=7):
+    left: int
+    right: Circle
+
+
+@pytest.mark.parametrize("mode", ["orjson", "slow"])
+def test_structs_keep_their_names_and_their_tag(mode: str) -> None:
+    extra = 1 << 70 if mode == "slow" else 1
+    value = [Person("Ann"), Person("Bo", "B"), Circle(2.0), Both(1, Circle(3.0)), extra]
+    assert msgspec.json.decode(Values().to_json(value)) == [
+        {"type": "person", "firstName": "Ann"},
+        {"type": "person", "firstName": "Bo", "nickName": "B"},
+        {"shape": "circle", "radius": 2.0},
+        [7, 1, {"shape": "circle", "radius": 3.0}],
+        extra,
+    ]
+
+
+def test_a_struct_comes_back_as_it_went() -> None:
+    for value in (Person("Ann"), Circle(1.0), Both(1, Circle(2.0))):
+        assert msgspec.json.decode(Values().to_json(value), type=type(value)) == value

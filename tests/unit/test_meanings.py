@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -109,13 +109,51 @@ def test_an_adapter_adds_to_its_table() -> None:
     assert (str(meant), meant.code, meant.retry_after) == ("said x", "RESOURCE_EXHAUSTED", 2.0)
 
 
-def test_an_explanation_that_is_none_is_an_error_of_the_adapter_s() -> None:
-    class Forgetful(Table):
-        def explain(self, error: BaseException, failure: WorkerError) -> Any:
-            failure.details["error"] = str(error)  # and does not return it
+def _forget(error: BaseException, failure: WorkerError) -> None:
+    """Changes what it got, and does not return it."""
+    failure.code = "DATA_LOSS"
+    failure.details["error"] = str(error)
 
-    with pytest.raises(TypeError, match="must return a failure, got NoneType"):
-        Meanings(Forgetful(*ROWS)).of(BusyError())
+
+def _break(error: BaseException, failure: WorkerError) -> NoReturn:
+    failure.code = "DATA_LOSS"
+    raise SystemExit(str(error))
+
+
+@pytest.mark.parametrize("explain", [_forget, _break])
+def test_where_an_explanation_is_broken_the_row_counts(
+    explain: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = Table(*ROWS)
+    table.explain = explain  # type: ignore[method-assign]
+    meant = Meanings(table).of(VeryBusyError())
+    assert type(meant) is ProviderError
+    assert (meant.code, meant.help) == ("RESOURCE_EXHAUSTED", "come back tomorrow")
+    assert meant.details == {}
+    (record,) = caplog.records
+    assert record.getMessage() == "an exception cannot be explained"
+    assert vars(record)["adapter"] == "table"
+
+
+def test_only_covered_exceptions_are_explained() -> None:
+    table = Table(*ROWS)
+    table.explain = _break  # type: ignore[method-assign]
+    assert Meanings(table).of(ValueError("no")) is None
+
+
+@pytest.mark.parametrize("given", [None, 7, Meaning(BusyError, ProviderError), KeyError("m")])
+def test_no_table_at_all_is_refused_with_the_adapter_s_name(given: Any) -> None:
+    class Broken(Table):
+        def meanings(self) -> Any:
+            if isinstance(given, Exception):
+                raise given
+            return given
+
+    with pytest.raises(StartError, match=r"adapter table: meanings\(\) ") as caught:
+        Registry([Broken()])
+    assert ("failed: KeyError" if isinstance(given, KeyError) else "Meaning rows") in str(
+        caught.value
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ defmodule SnakepitWorker.Failure do
   | `details` | facts for programs, with text keys |
   | `help` | what to do about it, where known |
   | `cause` | what led to it, nearest first, each with its `:type` and `:message` |
+  | `exceptions` | those of a group of exceptions, each with its `:type` and `:message` |
   | `error_id` | the worker's log line about this failure has the same |
   | `correlation_id` | joins the log lines of both sides |
   | `tool`, `session_id` | the call that failed; the session is that of the request |
@@ -36,6 +37,7 @@ defmodule SnakepitWorker.Failure do
                details: %{},
                help: nil,
                cause: [],
+               exceptions: [],
                error_id: nil,
                correlation_id: nil,
                tool: nil,
@@ -53,6 +55,7 @@ defmodule SnakepitWorker.Failure do
           details: %{optional(String.t()) => term()},
           help: String.t() | nil,
           cause: [%{type: String.t(), message: String.t()}],
+          exceptions: [%{type: String.t(), message: String.t()}],
           error_id: String.t() | nil,
           correlation_id: String.t() | nil,
           tool: String.t() | nil,
@@ -111,16 +114,20 @@ defmodule SnakepitWorker.Failure do
         end,
       details: map(facts["details"]),
       help: facts["help"],
-      cause:
-        for %{"type" => type, "message" => message} <- list(facts, "cause") do
-          %{type: type, message: message}
-        end,
+      cause: exceptions(facts, "cause"),
+      exceptions: exceptions(facts, "exceptions"),
       error_id: facts["error_id"],
       correlation_id: facts["correlation_id"],
       tool: context["tool_name"],
       session_id: context["session_id"],
       traceback: traceback
     }
+  end
+
+  defp exceptions(facts, key) do
+    for %{"type" => type, "message" => message} <- list(facts, key) do
+      %{type: type, message: message}
+    end
   end
 
   defp map(value), do: if(is_map(value), do: value, else: %{})
