@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from snakepit_worker.archive import SavedResource
     from snakepit_worker.bridge.sessions import SessionAuthority
     from snakepit_worker.deadline import Deadline
+    from snakepit_worker.errors import WorkerError
     from snakepit_worker.sessions import Session
     from snakepit_worker.settings import Settings
     from snakepit_worker.tools.api import Adapter
@@ -278,11 +279,17 @@ class Worker:
         return port
 
     async def _serve_one(
-        self, request: pb.ExecuteToolRequest, deadline: Deadline, correlation_id: str
+        self,
+        request: pb.ExecuteToolRequest,
+        deadline: Deadline,
+        correlation_id: str,
+        wrong: WorkerError | None,
     ) -> pb.ExecuteToolResponse:
         """A call inside a call."""
-        headers = {CORRELATION_HEADER: correlation_id}
-        return await self._dispatcher.call_within(Call(request, deadline, headers))
+        call = Call(request, deadline, {CORRELATION_HEADER: correlation_id})
+        if wrong is not None:
+            return self._dispatcher.refuse(call, wrong)
+        return await self._dispatcher.call_within(call)
 
     def _start_job(self, *arguments: Any, **options: Any) -> Job:  # noqa: ANN401 - as Jobs.start
         return self._jobs.start(*arguments, **options)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from snakepit_worker.calls.places import Places
     from snakepit_worker.calls.readiness import Readiness
     from snakepit_worker.deadline import Deadline
+    from snakepit_worker.errors import WorkerError
     from snakepit_worker.host.client import HostClient
     from snakepit_worker.sessions import Session, SessionStore
     from snakepit_worker.telemetry.events import Events
@@ -150,7 +151,30 @@ class Dispatcher:
             async with asyncio.timeout(call.deadline.remaining()):
                 return await self.call(call)
         except TimeoutError:
-            failure = self._late(call)
+            return self.late(call)
+
+    def late(self, call: Call, *, stopped: bool = True) -> ExecuteToolResponse:
+        """The reply to a call of the worker's own whose time is over.
+
+        Args:
+            call: The call.
+            stopped: Whether its tool has ended.
+        """
+        msg = f"the time of the call to {call.request.tool_name} is over"
+        if stopped:
+            return self.refuse(call, DeadlineExceeded(msg))
+        msg += "; the tool has not stopped yet and goes on"
+        return self.refuse(call, DeadlineExceeded(msg, details={"stopped": False}))
+
+    def refuse(self, call: Call, error: WorkerError) -> ExecuteToolResponse:
+        """The reply to a call of the worker's own that is not served, or not any more.
+
+        Args:
+            call: The call.
+            error: Why not.
+        """
+        call_fields.set(call.fields)
+        failure = self._failures.report(call, error)
         return ExecuteToolResponse(
             success=False,
             error_message=failure.to_json(),
@@ -179,21 +203,6 @@ class Dispatcher:
         finally:
             self._finish(call)
         return None
-
-    async def stream_within(
-        self, call: Call, write: Callable[[ToolChunk], Awaitable[None]]
-    ) -> Failure | None:
-        """The same for a call of the worker's own, whose deadline no RPC enforces.
-
-        Args:
-            call: The call.
-            write: As for ``stream``.
-        """
-        try:
-            async with asyncio.timeout(call.deadline.remaining()):
-                return await self.stream(call, write)
-        except TimeoutError:
-            return self._late(call)
 
     def check(self, request: ExecuteToolRequest) -> bool:
         """Whether a call can be served, as far as that shows before it is; whether it streams.
@@ -312,10 +321,6 @@ class Dispatcher:
         if self._foreign is None or tool.partition(".")[0] in RESERVED_NAMES:
             raise self._registry.unknown(tool)
         return self._foreign
-
-    def _late(self, call: Call) -> Failure:
-        late = DeadlineExceeded(f"the time of the call to {call.request.tool_name} is over")
-        return self._failures.report(call, late)
 
     async def _admit(self, call: Call, lane: Lane) -> None:
         """Take a place, or wait for one within the call's time.

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from snakepit_worker.calls.call import Call
 from snakepit_worker.deadline import Deadline
-from snakepit_worker.errors import Cancelled, FailedPrecondition, NotFound, ResourceExhausted
+from snakepit_worker.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    FailedPrecondition,
+    NotFound,
+    ResourceExhausted,
+)
 from snakepit_worker.telemetry.listening import begin_listening, end_listening, listener
 from snakepit_worker.tools.jobs import JOB, Job, JobState
 from snakepit_worker.wire.convention import CORRELATION_HEADER
@@ -31,7 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["JobLimits", "Jobs"]
 
 _STOP_TIME: Final = 5.0
-"""Seconds that a plain function has to see that its job was cancelled; then it is given up."""
+"""Seconds that a tool has to stop once its job was cancelled, or its time is over; then the job is
+given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +59,18 @@ class JobLimits:
 class _Run:
     """What is known of a job while its worker holds it."""
 
-    __slots__ = ("call", "released", "session", "size", "stopping", "task")
+    __slots__ = ("call", "expiry", "late", "released", "session", "size", "stopping", "task")
 
     def __init__(self, session: Session, call: Call | None) -> None:
         self.session = session
         self.call = call
         self.task: asyncio.Task[ExecuteToolResponse] | None = None
         """While it runs."""
+        self.expiry: asyncio.TimerHandle | None = None
+        """When its time is over."""
         self.stopping: asyncio.TimerHandle | None = None
+        """When it is given up."""
+        self.late = False
         self.released = False
         self.size = 0
 
@@ -71,7 +82,7 @@ class Jobs:
         dispatcher: Serves their calls.
         store: Keeps their sessions.
         limits: Bounds.
-        stop_time: Seconds for a plain function to see that its job was cancelled.
+        stop_time: Seconds for a tool to stop when it has to.
     """
 
     def __init__(
@@ -143,8 +154,10 @@ class Jobs:
         self._running += 1
         self._idle.clear()
         begin_listening()
-        run.task = self._loop.create_task(self._serve(job, call, streams=streams))
-        run.task.add_done_callback(partial(self._done, job))
+        run.task = self._loop.create_task(self._serve(job, run, call, streams=streams))
+        run.task.add_done_callback(partial(self._done, job, run))
+        if timeout is not None:
+            run.expiry = self._loop.call_later(timeout, self._expire, job, run)
         return job
 
     def released(self, job: Job) -> None:
@@ -166,29 +179,36 @@ class Jobs:
     def give_up(self) -> None:
         """Wait no longer for the tools of jobs that are being cancelled."""
         for job, run in list(self._runs.items()):
-            if run.task is not None and job.state is JobState.CANCELLING:
-                self._cut_off(job, run.task)
+            if job.state is JobState.CANCELLING:
+                self._give_up(job, run)
 
     async def idle(self) -> None:
         """Wait until no job runs."""
         await self._idle.wait()
 
-    async def _serve(self, job: Job, call: Call, *, streams: bool) -> ExecuteToolResponse:
+    async def _serve(
+        self, job: Job, run: _Run, call: Call, *, streams: bool
+    ) -> ExecuteToolResponse:
         listener.set(job.log)
-        if not streams:
-            return await self._dispatcher.call_within(call)
+        if streams:
+            return await self._stream(job, run, call)
+        return await self._dispatcher.call(call)
+
+    async def _stream(self, job: Job, run: _Run, call: Call) -> ExecuteToolResponse:
         count = 0
 
         async def write(chunk: ToolChunk) -> None:
             nonlocal count
             if job.state is JobState.CANCELLING:
                 raise Cancelled("the job was cancelled")
+            if run.late:
+                raise DeadlineExceeded("the time of the job is over")
             if chunk.data or not chunk.is_final:
                 count += 1
                 job.partial(chunk.data, chunk.metadata)
             await asyncio.sleep(0)  # nobody reads who would slow the tool down, so others run
 
-        failure = await self._dispatcher.stream_within(call, write)
+        failure = await self._dispatcher.stream(call, write)
         response = ExecuteToolResponse(
             success=failure is None, execution_time_ms=call.elapsed_ns() // 1_000_000
         )
@@ -199,36 +219,58 @@ class Jobs:
         return response
 
     def _stop(self, job: Job) -> None:
-        """Stop a job's call; a function that runs in a thread is asked, and given some time."""
+        """Stop a job's call, within some time; a function that runs in a thread is only asked."""
         run = self._runs[job]
         call, task = run.call, run.task
         if task is None or call is None:
             return
         if call.lane is None or call.context is None or call.tool is None or call.tool.is_async:
             task.cancel()
+        elif not run.late:  # a deadline that has passed is seen anyway
+            call.context.cancel()
+        if run.stopping is None:
+            run.stopping = self._loop.call_later(self._stop_time, self._give_up, job, run)
+
+    def _expire(self, job: Job, run: _Run) -> None:
+        run.late = True
+        if job.state is JobState.RUNNING:
+            self._stop(job)
+
+    def _give_up(self, job: Job, run: _Run) -> None:
+        """Wait for a job's call no longer, which goes on unheard and keeps its place."""
+        call, task = run.call, run.task
+        if call is None or task is None:
             return
-        call.context.cancel()
-        run.stopping = self._loop.call_later(self._stop_time, self._cut_off, job, task)
+        task.cancel()  # which leaves a thread to itself
+        if job.state is JobState.CANCELLING:
+            job.cut_off = True
+            self._end(job, run, call, JobState.CANCELLED, None)
+        else:
+            response = self._dispatcher.late(call, stopped=False)
+            self._end(job, run, call, JobState.FAILED, response)
 
-    @staticmethod
-    def _cut_off(job: Job, task: asyncio.Task[ExecuteToolResponse]) -> None:
-        job.cut_off = True
-        task.cancel()
+    def _done(self, job: Job, run: _Run, task: asyncio.Task[ExecuteToolResponse]) -> None:
+        response = None if task.cancelled() else task.result()
+        if run.call is None:  # it was given up
+            return
+        if response is None and run.late and job.state is JobState.RUNNING:
+            response = self._dispatcher.late(run.call)
+        state = JobState.CANCELLED
+        if response is not None and response.success:
+            state = JobState.SUCCEEDED
+        elif response is not None and job.state is not JobState.CANCELLING:
+            state = JobState.FAILED
+        self._end(job, run, run.call, state, response)
 
-    def _done(self, job: Job, task: asyncio.Task[ExecuteToolResponse]) -> None:
+    def _end(
+        self, job: Job, run: _Run, call: Call, state: JobState, response: ExecuteToolResponse | None
+    ) -> None:
         end_listening()
-        run = self._runs[job]
-        if run.stopping is not None:
-            run.stopping.cancel()
-        run.task = run.stopping = run.call = None
-        state, response = JobState.CANCELLED, None
-        if not task.cancelled():
-            response = task.result()
-            if response.success:
-                state = JobState.SUCCEEDED
-            elif job.state is not JobState.CANCELLING:
-                state = JobState.FAILED
-        job.end(state, response)
+        for timer in (run.expiry, run.stopping):
+            if timer is not None:
+                timer.cancel()
+        run.task = run.expiry = run.stopping = run.call = None
+        job.end(state, response, call.elapsed_ns() // 1_000_000)
         self._dispatcher.save_soon(run.session, job.handle)
         self._store.leave(run.session)
         self._running -= 1

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from snakepit_worker.tools.context import CallContext
     from snakepit_worker.wire.generated.snakepit_bridge_pb2 import ExecuteToolResponse
 
-__all__ = ["build_request", "outcome", "refuse"]
+__all__ = ["build_request", "outcome", "refusal"]
 
 _SESSION: Final = "session_id"
 
@@ -48,19 +48,17 @@ def build_request(
     return request, violations
 
 
-def refuse(tool: str, violations: Sequence[Violation]) -> None:
-    """Refuse the outer call if anything is wrong with an inner one.
+def refusal(tool: str, violations: Sequence[Violation]) -> InvalidArgument | None:
+    """Why a call can only fail, if anything is wrong with it.
 
     Args:
-        tool: The outer call's tool.
+        tool: Its tool.
         violations: What is wrong.
-
-    Raises:
-        InvalidArgument: When there is anything.
     """
-    if violations:
-        text = "; ".join(f"{wrong.field}: {wrong.description}" for wrong in violations)
-        raise InvalidArgument(f"wrong arguments for {tool}: {text}", violations=violations)
+    if not violations:
+        return None
+    text = "; ".join(f"{wrong.field}: {wrong.description}" for wrong in violations)
+    return InvalidArgument(f"wrong arguments for {tool}: {text}", violations=violations)
 
 
 def outcome(response: ExecuteToolResponse) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class Job:
     Attributes:
         handle: What its session knows it by, once it does.
         state: Where it stands.
-        cut_off: Whether it was given up while its tool went on in a thread.
+        cut_off: Whether it was given up while its tool went on.
     """
 
     def __init__(
@@ -179,16 +179,19 @@ class Job:
             self._change(JobState.CANCELLING)
             self._stop(self)
 
-    def end(self, state: JobState, response: ExecuteToolResponse | None = None) -> None:
+    def end(
+        self, state: JobState, response: ExecuteToolResponse | None = None, milliseconds: int = 0
+    ) -> None:
         """It has ended; a second end changes nothing.
 
         Args:
             state: How.
             response: The reply of its call, where it came to one.
+            milliseconds: How long it ran, where there is no reply.
         """
         if not self.goes_on:
             return
-        response = self._no_reply(state) if response is None else response
+        response = self._no_reply(state, milliseconds) if response is None else response
         self._outcome = outcome(response)
         self._size = response.ByteSize()
         self._ended_at = self._clock()
@@ -291,18 +294,20 @@ class Job:
             with suppress(RuntimeError):  # the loop is closed: nobody reads
                 reader.get_loop().call_soon_threadsafe(_finish, reader)
 
-    def _no_reply(self, state: JobState) -> ExecuteToolResponse:
+    def _no_reply(self, state: JobState, milliseconds: int) -> ExecuteToolResponse:
         error: WorkerError
         if state is JobState.LOST:
             msg = "the worker that ran the job has ended, before the job did or with a large result"
             error = Unavailable(msg, retryable=False)
         elif self.cut_off:
-            msg = "the job was cancelled; its tool has not stopped yet and goes on in its thread"
+            msg = "the job was cancelled; its tool has not stopped yet and goes on"
             error = Cancelled(msg, details={"stopped": False})
         else:
             error = Cancelled("the job was cancelled")
         failure = describe(error, self.site)
-        return ExecuteToolResponse(success=False, error_message=failure.to_json())
+        return ExecuteToolResponse(
+            success=False, error_message=failure.to_json(), execution_time_ms=milliseconds
+        )
 
 
 async def _within(future: asyncio.Future[None], seconds: float | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -166,20 +167,35 @@ def test_a_cancelled_batch_cancels_its_calls(connection: Connection, tools: Tool
     assert tools.cancelled.wait(LIMIT)
 
 
-def test_what_can_only_be_a_mistake_runs_nothing(connection: Connection) -> None:
-    with pytest.raises(ToolFailure) as caught:
-        batch(
-            connection,
-            {"tool": "worker.batch"},
-            {"tool": "t.meet"},
-            {"tool": "t.pack", "binary": {"data": "?"}},
-        )
-    violations = caught.value.failure["violations"]
-    assert [violation["field"] for violation in violations] == [
-        "calls[0].tool",
-        "calls[2].binary.data",
+def test_a_call_that_can_only_be_a_mistake_fails_alone(
+    connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    *wrong, fine = batch(
+        connection,
+        {"tool": "worker.batch"},
+        {"tool": "t.pack", "binary": {"data": "?"}, "timeout_ms": 0},
+        {"tool": "t.echo", "arguments": {"value": 1}},
+    )
+    assert fine["result"] == 1
+    errors = [outcome["error"] for outcome in wrong]
+    assert [error["code"] for error in errors] == ["INVALID_ARGUMENT"] * 2
+    assert [[one["field"] for one in error["violations"]] for error in errors] == [
+        ["tool"],
+        ["timeout_ms", "binary.data"],
     ]
-    assert connection.call("worker.stats")["calls"]["served"] == 1
+    assert errors[1]["violations"][0]["description"] == "expected int >= 1, got 0"
+    assert errors[1]["context"]["tool_name"] == "t.pack"
+    logged = [r for r in caplog.records if r.getMessage() == "call failed"]
+    assert [vars(r)["error_id"] for r in logged] == [error["error_id"] for error in errors]
+    assert connection.call("worker.stats")["calls"]["failed"] == 2
+
+
+def test_what_is_no_call_at_all_is_the_batchs_mistake(connection: Connection) -> None:
+    with pytest.raises(ToolFailure) as caught:
+        batch(connection, {"tool": "t.echo"}, {"tol": "t.echo"})
+    fields = [violation["field"] for violation in caught.value.failure["violations"]]
+    assert fields == ["calls[1].tool", "calls[1].tol"]
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,18 @@ class Tools(Adapter):
         return "waited"
 
     @tool
+    async def insist(self) -> str:
+        """Does not let itself be stopped at all."""
+        while True:
+            try:
+                await self.gate.wait_async()
+            except asyncio.CancelledError:
+                continue
+            finally:
+                self.stopped.release()
+            return "at last"
+
+    @tool
     def seen(self, ctx: CallContext) -> list[Any]:
         return [
             ctx.session.id,
@@ -555,20 +567,56 @@ def test_a_cancelled_job_ends_when_its_tool_has_stopped(
     assert stats(connection)["threads"]["abandoned"] == 0
 
 
-def test_a_function_that_does_not_stop_is_given_up_after_a_while(
-    connection: Connection, serve: Served, tools: Tools
+@pytest.mark.parametrize("name", ["t.wait", "t.insist"])
+@pytest.mark.parametrize(
+    ("end", "state", "code"),
+    [("cancel", "cancelled", "CANCELLED"), ("timeout", "failed", "DEADLINE_EXCEEDED")],
+)
+def test_what_does_not_stop_is_given_up_after_a_while(  # noqa: PLR0917 - parameters
+    connection: Connection, serve: Served, tools: Tools, name: str, end: str, state: str, code: str
 ) -> None:
-    serve.worker._jobs._stop_time = 0.01
-    handle = start(connection, "t.wait")
+    serve.worker._jobs._stop_time = 0.05
+    limits = {"timeout_ms": 50} if end == "timeout" else {}
+    handle = start(connection, name, limits)
     tools.gate.reached()
-    connection.call("job.cancel", {"handle": handle})
+    if end == "cancel":
+        connection.call("job.cancel", {"handle": handle})
     found = result(connection, handle)
-    assert (found["state"], found["error"]["details"]) == ("cancelled", {"stopped": False})
-    assert stats(connection)["threads"]["abandoned"] == 1
+    assert (found["state"], found["error"]["code"]) == (state, code)
+    assert found["error"]["details"] == {"stopped": False}
+    assert found["execution_time_ms"] >= 50
+    assert connection.call("job.status", {"handle": handle})["state"] == state
+    held = stats(connection)
+    assert held["jobs"]["running"] == 0
+    assert held["threads"]["abandoned"] == (1 if name == "t.wait" else 0)
+    assert held["coroutines"]["running"] == (1 if name == "t.insist" else 0)
     tools.gate.open()
-    while stats(connection)["threads"]["abandoned"]:
+    while (held := stats(connection))["threads"]["abandoned"] or held["coroutines"]["running"]:
         pass
-    assert connection.call("job.status", {"handle": handle})["state"] == "cancelled"
+    assert result(connection, handle) == found
+    states = [event["state"] for event in of_kind("state", events(connection, handle))]
+    assert states == (["cancelling", state] if end == "cancel" else [state])
+
+
+def test_one_that_ends_soon_after_its_time_has_succeeded(
+    connection: Connection, tools: Tools
+) -> None:
+    handle = start(connection, "t.swallow", {"timeout_ms": 50})
+    tools.gate.reached()
+    assert result(connection, handle)["result"] == "anyway"
+
+
+def test_a_job_that_waits_for_a_thread_ends_when_its_time_is_over(
+    serve: Served, tools: Tools
+) -> None:
+    connection = serve(tools, max_workers=1)
+    blocked = start(connection, "t.wait")
+    tools.gate.reached()
+    found = result(connection, start(connection, "t.echo", {"timeout_ms": 1}))
+    assert (found["state"], found["error"]["code"]) == ("failed", "DEADLINE_EXCEEDED")
+    assert "details" not in found["error"]
+    tools.gate.open()
+    assert result(connection, blocked)["state"] == "succeeded"
 
 
 def test_one_that_ends_before_it_stops_has_succeeded(connection: Connection, tools: Tools) -> None:

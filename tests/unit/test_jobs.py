@@ -204,8 +204,10 @@ def test_what_it_is() -> None:
 def test_a_cancelled_one_without_a_reply_has_a_failure(job: Job, *, cut_off: bool) -> None:
     job.cancel()
     job.cut_off = cut_off
-    job.end(JobState.CANCELLED)
-    error = plain(job.result())["error"]
+    job.end(JobState.CANCELLED, milliseconds=7)
+    result = plain(job.result())
+    error = result["error"]
+    assert result["execution_time_ms"] == 7
     assert (error["type"], error["code"]) == ("CancelledError", "CANCELLED")
     assert error["context"]["tool_name"] == "t.work"
     assert error["correlation_id"] == "c-1"

@@ -9,11 +9,12 @@ import msgspec
 
 from snakepit_worker.deadline import Deadline
 from snakepit_worker.errors import Violation
-from snakepit_worker.tools.inner_calls import build_request, outcome, refuse
+from snakepit_worker.tools.inner_calls import build_request, outcome, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from snakepit_worker.errors import WorkerError
     from snakepit_worker.tools.context import CallContext
     from snakepit_worker.wire.generated.snakepit_bridge_pb2 import (
         ExecuteToolRequest,
@@ -29,9 +30,13 @@ class Serve(Protocol):
     """Serves one call."""
 
     async def __call__(
-        self, request: ExecuteToolRequest, deadline: Deadline, correlation_id: str
+        self,
+        request: ExecuteToolRequest,
+        deadline: Deadline,
+        correlation_id: str,
+        wrong: WorkerError | None,
     ) -> ExecuteToolResponse:
-        """Its reply; a failure where the deadline passes before it is done."""
+        """Its reply: a failure where something is wrong, or the deadline passes before."""
 
 
 class BatchCall(msgspec.Struct, forbid_unknown_fields=True):
@@ -46,8 +51,11 @@ class BatchCall(msgspec.Struct, forbid_unknown_fields=True):
         dict[str, str], msgspec.Meta(description="binary parameters by name, as base64")
     ] = {}
     timeout_ms: Annotated[
-        Annotated[int, msgspec.Meta(ge=1)] | None,
-        msgspec.Meta(description="milliseconds, within the time of the batch"),
+        int | None,
+        msgspec.Meta(
+            description="milliseconds, within the time of the batch",
+            extra_json_schema={"minimum": 1},  # looked at here: one wrong call fails alone
+        ),
     ] = None
 
 
@@ -62,33 +70,25 @@ async def run_batch(
         concurrency: How many of them run at once.
         serve: Serves one call.
 
-    Raises:
-        InvalidArgument: When a call can only be a mistake; then none is run.
     """
-    requests = _requests(ctx, calls)
     free = asyncio.Semaphore(concurrency)
 
-    async def run(call: BatchCall, request: ExecuteToolRequest) -> dict[str, Any]:
+    async def run(call: BatchCall) -> dict[str, Any]:
         async with free:
             deadline = ctx.deadline
             if call.timeout_ms is not None:
                 deadline = Deadline.after(deadline.bound(call.timeout_ms / 1000))
-            return outcome(await serve(request, deadline, ctx.correlation_id))
+            request, violations = build_request(ctx, call.tool, call.arguments, call.binary)
+            wrong = refusal(call.tool, [*_mistakes(call), *violations])
+            return outcome(await serve(request, deadline, ctx.correlation_id, wrong))
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(run(*pair)) for pair in zip(calls, requests, strict=True)]
+        tasks = [group.create_task(run(call)) for call in calls]
     return [task.result() for task in tasks]
 
 
-def _requests(ctx: CallContext, calls: Sequence[BatchCall]) -> list[ExecuteToolRequest]:
-    violations: list[Violation] = []
-    requests = []
-    for number, call in enumerate(calls):
-        path = f"calls[{number}]"
-        if call.tool == _BATCH:
-            violations.append(Violation(f"{path}.tool", "a batch cannot contain a batch"))
-        request, wrong = build_request(ctx, call.tool, call.arguments, call.binary)
-        violations += [Violation(f"{path}.{one.field}", one.description) for one in wrong]
-        requests.append(request)
-    refuse(_BATCH, violations)
-    return requests
+def _mistakes(call: BatchCall) -> Iterator[Violation]:
+    if call.tool == _BATCH:
+        yield Violation("tool", "a batch cannot contain a batch")
+    if call.timeout_ms is not None and call.timeout_ms < 1:
+        yield Violation("timeout_ms", f"expected int >= 1, got {call.timeout_ms}")

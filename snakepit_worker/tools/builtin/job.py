@@ -10,7 +10,7 @@ import msgspec
 from snakepit_worker.errors import Violation
 from snakepit_worker.tools.api import Adapter, Rebuilt, tool
 from snakepit_worker.tools.context import CallContext
-from snakepit_worker.tools.inner_calls import build_request, refuse
+from snakepit_worker.tools.inner_calls import build_request, refusal
 from snakepit_worker.tools.jobs import JOB, Job
 
 if TYPE_CHECKING:
@@ -74,7 +74,9 @@ class JobTools(Adapter):
         request, violations = build_request(ctx, tool, arguments or {}, binary or {})
         if tool.partition(".")[0] == self.name:
             violations.append(Violation("tool", "a job cannot begin or follow another"))
-        refuse(_START, violations)
+        wrong = refusal(_START, violations)
+        if wrong is not None:
+            raise wrong
         timeout = None if timeout_ms is None else timeout_ms / 1000
         job = self._start(ctx, request, name=name, timeout=timeout, stream=stream)
         return job.describe()
