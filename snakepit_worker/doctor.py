@@ -156,6 +156,8 @@ def _adapter(name: str, *, thread_safe: bool) -> str:
     if isinstance(adapter, ForeignAdapter):
         adapter.kind()
         return "built; a class written for Snakepit's own worker"
-    count = len(Registry([adapter]))
-    with adapter.lifespan():
-        return f"{count} tools"
+    registry = Registry([adapter])
+    loaded = registry.adapters[adapter.name]
+    with loaded.lifespan():
+        loaded.learn_meanings()
+        return f"{len(registry)} tools"

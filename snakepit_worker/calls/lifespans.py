@@ -53,7 +53,7 @@ class Lifespans:
                 continue
             await self._changed(loaded)
             try:
-                lifespan = await executors.run(self._main, loaded.adapter.lifespan)
+                lifespan = await executors.run(self._main, loaded.lifespan)
                 await executors.run(self._main, lifespan.__enter__)
                 self._entered.append((loaded, lifespan))
                 await executors.run(self._main, loaded.learn_meanings)

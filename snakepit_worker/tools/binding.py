@@ -13,6 +13,7 @@ import msgspec
 from snakepit_worker.errors import InvalidArgument, StartError
 from snakepit_worker.tools.context import CallContext
 from snakepit_worker.tools.conversion import convert
+from snakepit_worker.tools.filling import unfillable
 from snakepit_worker.tools.violations import Violations
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ class Signature:
             raise StartError(msg) from None
         for name, parameter in inspect.signature(function).parameters.items():
             if hints.get(name) is CallContext:
+                if self.context_parameter is not None:
+                    both = f"{self.context_parameter} and {name}"
+                    msg = f"tool {tool}: {both} are both the CallContext; one is enough"
+                    raise StartError(msg)
                 self.context_parameter = name
                 continue
             self._parameters[name] = _parameter(tool, parameter, hints)
@@ -127,6 +132,14 @@ class Signature:
         except (TypeError, ValueError) as error:
             msg = f"tool {self.tool}: its parameters cannot be described as JSON: {error}"
             raise StartError(msg) from None
+        for parameter in self._parameters.values():
+            place = None if parameter.accepts else unfillable(parameter.name, parameter.hint)
+            if place is not None:
+                msg = (
+                    f"tool {self.tool}: {place} is bytes, which no JSON value can fill; make it a "
+                    "parameter of its own, which callers send as a binary"
+                )
+                raise StartError(msg)
         return struct
 
     def _refusal(self, arguments: Mapping[str, Any]) -> InvalidArgument:

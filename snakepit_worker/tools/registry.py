@@ -6,6 +6,7 @@ import difflib
 import inspect
 import re
 import sys
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
@@ -72,6 +73,19 @@ class LoadedAdapter:
     def has_lifespan(self) -> bool:
         """Whether it has anything to set up before it can be called."""
         return type(self.adapter).lifespan is not Adapter.lifespan
+
+    def lifespan(self) -> AbstractContextManager[None]:
+        """What the adapter sets up.
+
+        Raises:
+            StartError: When it is no context manager.
+        """
+        lifespan: object = self.adapter.lifespan()
+        if not isinstance(lifespan, AbstractContextManager):  # adapters are not always type-checked
+            kind = type(lifespan).__name__
+            msg = f"adapter {self.name}: lifespan() has to return a context manager, got {kind}"
+            raise StartError(msg)
+        return lifespan
 
     def learn_meanings(self) -> None:
         """Ask the adapter, which has started, for its table of exceptions.
@@ -171,15 +185,39 @@ class Registry:
             msg = f"adapter {owner} may not be named {name!r}: the name is the worker's own"
             raise StartError(msg)
         loaded = LoadedAdapter(adapter)
-        if not loaded.has_lifespan:
+        if loaded.has_lifespan:
+            _check_lifespan(adapter)
+        else:
             loaded.learn_meanings()
         self.adapters[name] = loaded
-        for function, mark in _marked(adapter):
+        marked = list(_marked(adapter))
+        if not marked:
+            raise StartError(f"adapter {name} ({owner}) has no tool; put @tool above its methods")
+        for function, mark in marked:
             built = _tool(loaded, function, mark)
             if built.name in self._tools:
                 msg = f"adapter {name}: two methods answer to {built.name}"
                 raise StartError(msg)
             self._tools[built.name] = built
+
+
+def _check_lifespan(adapter: Adapter) -> None:
+    """Find what the type checker would have found.
+
+    Raises:
+        StartError: When the adapter's lifespan is no context manager.
+    """
+    lifespan = type(adapter).lifespan
+    inner = inspect.unwrap(lifespan)
+    if inspect.isasyncgenfunction(inner) or inspect.iscoroutinefunction(inner):
+        msg = (
+            f"adapter {adapter.name}: lifespan has to be a plain function with @contextmanager "
+            "above it, since it runs on the main thread"
+        )
+        raise StartError(msg)
+    if inspect.isgeneratorfunction(lifespan):
+        msg = f"adapter {adapter.name}: lifespan needs @contextmanager above it, of contextlib"
+        raise StartError(msg)
 
 
 def _folder(adapter: Adapter) -> str | None:
@@ -194,7 +232,11 @@ _BUILTIN: Final = "snakepit_worker.tools.builtin"
 
 def _marked(adapter: Adapter) -> Iterable[tuple[Callable[..., Any], ToolMark]]:
     for attribute in dir(type(adapter)):
-        mark = getattr(inspect.getattr_static(adapter, attribute), MARK_ATTRIBUTE, None)
+        static = inspect.getattr_static(adapter, attribute)
+        if isinstance(static, property) and hasattr(static.fget, MARK_ATTRIBUTE):
+            msg = f"tool {adapter.name}.{attribute}: a property cannot be called; make it a method"
+            raise StartError(msg)
+        mark = getattr(static, MARK_ATTRIBUTE, None)
         if isinstance(mark, ToolMark):
             yield getattr(adapter, attribute), mark
 

@@ -82,6 +82,9 @@ class Rude(Adapter):
         yield
         raise self.error
 
+    @tool
+    def stay(self) -> None: ...
+
 
 def begin(connection: Connection, name: str) -> Any:
     return connection.stub.ExecuteTool.future(connection.request(name), timeout=LIMIT)

@@ -65,6 +65,9 @@ class Broken(Adapter):
         raise ImportError("no such framework")
         yield
 
+    @tool
+    def answer(self) -> None: ...
+
 
 @pytest.fixture
 def connection(serve: Served) -> Connection:

@@ -42,6 +42,13 @@ class Blob(msgspec.Struct):
     data: bytes
 
 
+@dataclasses.dataclass
+class Labelled:
+    label: str
+    blob: Blob | None = None
+    others: list[Labelled] = dataclasses.field(default_factory=list)
+
+
 class Tree(msgspec.Struct):
     children: list[Tree] = []
 
@@ -191,7 +198,6 @@ def test_what_fits_is_converted(hint: Any, value: object, expected: object) -> N
         (bytes | None, "YQ==", "p", ["expected bytes | null", "got str"]),
         (bytes, [1], "p", ["expected bytes", "got array"]),
         (Thumbnail, b"12345", "p", ["length <= 4", "got 5 bytes"]),
-        (Blob, {"data": "YQ=="}, "p.data", ["expected bytes", "got str"]),
         (str, b"\xff", "p", ["expected str", "got bytes", "1 bytes"]),
     ],
     ids=name_of,
@@ -405,9 +411,34 @@ def of_a_class_that_json_cannot_fill(p: Unknown) -> None:
     del p
 
 
+def two_contexts(one: CallContext, other: CallContext) -> None:
+    del one, other
+
+
+def a_blob(p: Blob) -> None:
+    del p
+
+
+def perhaps_a_blob(p: dict[str, list[Labelled | None]]) -> None:
+    del p
+
+
+def many_bytes(p: list[bytes]) -> None:
+    del p
+
+
+def bytes_or_numbers(p: list[bytes | None] | int) -> None:
+    del p
+
+
 @pytest.mark.parametrize(
     ("tool", "words"),
     [
+        (two_contexts, "one and other are both the CallContext; one is enough"),
+        (a_blob, r"p\.data is bytes, .* a parameter of its own"),
+        (perhaps_a_blob, r"p\[…\]\[…\]\.blob\.data is bytes"),
+        (many_bytes, r"p\[…\] is bytes"),
+        (bytes_or_numbers, r"p\[…\] is bytes"),
         (no_hint, "parameter p has no type hint"),
         (variadic, r"\*values cannot be described"),
         (keywords, r"\*values cannot be described"),
@@ -421,6 +452,19 @@ def of_a_class_that_json_cannot_fill(p: Unknown) -> None:
 def test_a_signature_that_cannot_be_served_does_not_start(tool: Any, words: str) -> None:
     with pytest.raises(StartError, match=rf"(?s)^tool shop\.tool: .*{words}"):
         Signature(tool, "shop.tool")
+
+
+@pytest.mark.parametrize(
+    ("hint", "value"),
+    [(bytes, b"a"), (bytes | None, b"a"), (bytes | int, b"a"), (list[bytes | int], [1])],
+    ids=name_of,
+)
+def test_bytes_that_a_caller_can_give_are_fine(hint: Any, value: Any) -> None:
+    def function(p: Any) -> None:
+        del p
+
+    function.__annotations__["p"] = hint
+    assert Signature(function, "shop.tool").bind({"p": value}) == {"p": value}
 
 
 # --- JSON Schema ----------------------------------------------------------------------------------

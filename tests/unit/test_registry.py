@@ -7,13 +7,15 @@ from collections.abc import (
     AsyncIterator,
     Iterator,
 )
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
 
 from snakepit_worker import Adapter, CallContext, tool
+from snakepit_worker.doctor import check_adapters
 from snakepit_worker.errors import StartError
+from snakepit_worker.settings import Settings
 from snakepit_worker.tools.api import INTERFACE_VERSION
 from snakepit_worker.tools.registry import AdapterState, Registry, Tool
 
@@ -78,7 +80,11 @@ def find(tools: Registry, name: str) -> Tool:
 
 def named(name: object, **more: Any) -> Adapter:
     """An adapter of that name."""
-    adapter: Adapter = type("Named", (Adapter,), {"name": name, **more})()
+
+    @tool
+    def go(_: Adapter) -> None: ...
+
+    adapter: Adapter = type("Named", (Adapter,), {"name": name, "go": go, **more})()
     return adapter
 
 
@@ -290,3 +296,86 @@ def test_a_lifespan_is_a_context_manager() -> None:
         assert adapter.open
     assert not adapter.open
     assert not inspect.isabstract(Timed)
+
+
+# --- Slips of authors -----------------------------------------------------------------------------
+
+
+class Useful(Adapter):
+    name = "useful"
+
+    @tool
+    def go(self) -> None: ...
+
+
+class Idle(Adapter):
+    name = "useful"
+
+
+class Reading(Adapter):
+    name = "useful"
+
+    @property
+    @tool
+    def go(self) -> int:
+        return 1
+
+
+class Generating(Useful):
+    def lifespan(self) -> Iterator[None]:  # type: ignore[override]
+        yield
+
+
+class Waiting(Useful):
+    async def lifespan(self) -> AsyncIterator[None]:  # type: ignore[override]
+        yield
+
+
+class WaitingToo(Useful):
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:  # type: ignore[override]
+        yield
+
+
+class Returning(Useful):
+    def lifespan(self) -> None:  # type: ignore[override]
+        """Is no context manager either."""
+
+
+class Meaningless(Useful):
+    @contextmanager
+    def lifespan(self) -> Iterator[None]:
+        yield
+
+    def meanings(self) -> Any:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("adapter", "words"),
+    [
+        (Idle, "has no tool; put @tool above its methods"),
+        (Reading, r"\.go: a property cannot be called; make it a method"),
+        (Generating, "lifespan needs @contextmanager above it"),
+        (Waiting, "lifespan has to be a plain function with @contextmanager above it"),
+        (WaitingToo, "lifespan has to be a plain function with @contextmanager above it"),
+    ],
+)
+def test_a_slip_is_told_at_the_start(adapter: type[Adapter], words: str) -> None:
+    with pytest.raises(StartError, match=f"(adapter|tool) useful.*{words}"):
+        registry(adapter())
+
+
+@pytest.mark.parametrize(
+    ("adapter", "words"),
+    [
+        (Idle, "adapter useful (Idle) has no tool"),
+        (Generating, "adapter useful: lifespan needs @contextmanager"),
+        (Returning, "adapter useful: lifespan() has to return a context manager, got NoneType"),
+        (Meaningless, "adapter useful: meanings() has to return a list of Meaning rows"),
+    ],
+)
+def test_the_doctor_sees_it_too(adapter: type[Adapter], words: str) -> None:
+    (found,) = check_adapters(Settings(adapters=(f"{__name__}.{adapter.__name__}",)))
+    assert not found.passed
+    assert words in found.text
