@@ -42,8 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one for e
     try:
         command = _command(arguments)
         settings = parse(arguments, os.environ, warn=ignored.append)
-        if command != "serve" and ignored:
-            raise StartError(f"{command}: {ignored[0].removeprefix('ignored ')}", exit_status=2)
+        wrong = [text for text in ignored if text.startswith("ignored ")]
+        if command != "serve" and wrong:
+            raise StartError(f"{command}: {wrong[0].removeprefix('ignored ')}", exit_status=2)
     except StartError as error:
         print(f"snakepit-worker: {error}", file=sys.stderr)
         return error.exit_status

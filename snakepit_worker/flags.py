@@ -137,9 +137,13 @@ def _from_flag(row: Option, given: Any) -> object:  # noqa: ANN401 - str, or lis
         raise StartError(f"{flag}: {_expected(row, error)}, got {given!r}", exit_status=2) from None
 
 
+def _choices(row: Option) -> tuple[object, ...]:
+    hint = typing.get_args(row.hint)[0]
+    return typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+
+
 def _expected(row: Option, error: msgspec.ValidationError) -> str:
-    choices = typing.get_args(typing.get_args(row.hint)[0])
-    if typing.get_origin(typing.get_args(row.hint)[0]) is Literal:
+    if choices := _choices(row):
         return f"expected {' or '.join(map(str, choices))}"
     meta = next(item for item in row.hint.__metadata__ if isinstance(item, msgspec.Meta))
     if isinstance(row.default, int) and not row.is_switch:
@@ -152,22 +156,30 @@ def _expected(row: Option, error: msgspec.ValidationError) -> str:
 def _from_environment(row: Option, variable: str, text: str, warn: Callable[[str], None]) -> object:
     """A bad variable never stops a worker: the host's contract has a fallback for each."""
     if row.name == "log_level" and text.lower() not in typing.get_args(LogLevel):
+        warn(f"{variable}={text!r} is unknown; error is used")
         return "error"
+    clamped = _clamped(row, text)
     try:
-        value = _convert(row, _clamped(row, text))
+        value = _convert(row, clamped)
     except msgspec.ValidationError as error:
-        warn(f"ignored {variable}={text!r}: {error}")
+        warn(f"ignored {variable}={text!r}: {_expected(row, error)}")
         return row.default
+    if clamped != text.strip():
+        warn(f"{variable}={text!r} is out of range; {clamped} is used")
     return value
 
 
 def _clamped(row: Option, text: str) -> str:
     """The numbers that the host's contract does not refuse but brings into their range."""
     limits = _CLAMPED.get(row.name)
+    text = text.strip()
     try:
-        return text if limits is None else str(min(max(int(text), limits[0]), limits[1]))
+        number = 0 if limits is None else int(text)
     except ValueError:
         return text
+    if limits is None or limits[0] <= number <= limits[1]:
+        return text
+    return str(min(max(number, limits[0]), limits[1]))
 
 
 def _convert(row: Option, text: str) -> object:
@@ -178,7 +190,10 @@ def _convert(row: Option, text: str) -> object:
     if row.name == "elixir_address" and not re.fullmatch(r".+:\d{1,5}", text):
         msg = "Expected HOST:PORT"
         raise msgspec.ValidationError(msg)
-    if isinstance(row.default, str) and row.flag is None:  # the host's own words, in any case
+    if row.name == "otel_endpoint" and not re.fullmatch(r"https?://[^/\s]+\S*", text):
+        msg = "Expected http://HOST:PORT"
+        raise msgspec.ValidationError(msg)
+    if _choices(row) and row.flag is None:  # the host's own words, in any case
         text = text.lower()
     return msgspec.convert(text, row.hint, strict=False)
 
@@ -216,9 +231,7 @@ def _heartbeat(
         try:
             converted = _convert(row, str(value))
         except msgspec.ValidationError as error:
-            warn(f"ignored {key} in {HEARTBEAT_CONFIG}: {error}")
-            continue
-        if name == "heartbeat_max_missed" and isinstance(converted, int) and converted < 0:
+            warn(f"ignored {key}={value!r} in {HEARTBEAT_CONFIG}: {_expected(row, error)}")
             continue
         fields[name] = converted
     return fields

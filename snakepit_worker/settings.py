@@ -158,7 +158,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         _option(
             "MiB of events and results that ended jobs may hold; beyond it the one that ended "
-            "first goes",
+            "first goes, until there is only one",
             flag="--max-job-mb",
             env=("SNAKEPIT_WORKER_MAX_JOB_MB",),
             ge=1,
@@ -294,8 +294,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ready_file: Annotated[
         str | None,
         _option(
-            "file that receives the port once the worker serves; without it the line "
-            "GRPC_READY:<port> is printed on stdout",
+            "file that receives the port once the worker serves, which needs --elixir-address; "
+            "without it the line GRPC_READY:<port> is printed on stdout",
             env=("SNAKEPIT_READY_FILE",),
         ),
     ] = None
@@ -345,7 +345,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 10_000
     heartbeat_max_missed: Annotated[
         int,
-        _option("heartbeats missed in a row that mean a lost host", flag="--heartbeat-max-missed"),
+        _option(
+            "heartbeats missed in a row that mean a lost host",
+            flag="--heartbeat-max-missed",
+            ge=0,
+        ),
     ] = 3
     heartbeat_initial_delay_ms: Annotated[
         int, _option("pause before the first heartbeat", flag="--heartbeat-initial-delay-ms", ge=0)

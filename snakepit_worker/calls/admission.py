@@ -11,9 +11,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from snakepit_worker.errors import ResourceExhausted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Lane", "WaitingRules"]
 
@@ -23,6 +26,8 @@ _SHARE: Final = 0.2
 """Weight of the newest call in the average."""
 _SOONEST: Final = 0.1
 _LATEST: Final = 60.0
+_STUCK: Final = 10.0
+"""Seconds to wait where no place is left; nobody knows when there will be one."""
 _PATIENCE: Final = 2.0
 """Seconds without any place after which nobody waits for one any more."""
 
@@ -55,10 +60,22 @@ class Lane:
         name: What it stands for, in messages: ``threads``.
         places: Calls that run at once.
         rules: Its other bounds.
+        flag: Sets how many places there are, where they can be set.
+        stuck: Counts what holds places though nobody waits for it any more.
     """
 
-    def __init__(self, name: str, places: int, rules: WaitingRules) -> None:
+    def __init__(
+        self,
+        name: str,
+        places: int,
+        rules: WaitingRules,
+        *,
+        flag: str = "",
+        stuck: Callable[[], int] = lambda: 0,
+    ) -> None:
         self.name = name
+        self._flag = flag
+        self._count_stuck = stuck
         self.size = places
         self.places = places
         self._rules = rules
@@ -191,30 +208,40 @@ class Lane:
         if self._stuck:
             raise self._no_place()
         if self.waiting >= self._rules.waiting:
-            msg = f"{self.name}: {self.running} calls run and {self.waiting} wait, the limit"
+            msg = f"{self.name}: {self.running} calls run and {self.waiting} wait"
             raise self._exhausted(msg, "max_waiting", self._rules.waiting)
         if len(session.waiters) >= self._rules.session_waiting:
             waiting = len(session.waiters)
-            msg = f"{self.name}: {waiting} calls of this session wait, the limit"
+            msg = f"{self.name}: {waiting} calls of this session wait"
             raise self._exhausted(msg, "max_session_waiting", self._rules.session_waiting)
 
     def _no_place(self) -> ResourceExhausted:
-        msg = f"{self.name}: every place is held by a call that nobody waits for any more"
-        return self._exhausted(msg, "places", 0)
+        remedy = "worker.stats shows them; tools that call ctx.checkpoint() in loops end in time"
+        if self._flag:
+            remedy += f", and {self._flag} gives more places"
+        return ResourceExhausted(
+            f"{self.name}: every place is held by a call that nobody waits for any more",
+            details=self._facts("places", self.size) | {"running": self._count_stuck()},
+            help=remedy,
+            retry_after=_STUCK,
+        )
 
     def _exhausted(self, message: str, limit: str, value: int) -> ResourceExhausted:
         turn = self._pace * (self.waiting + 1) / max(self.places, 1)
         return ResourceExhausted(
-            message,
-            details={
-                "lane": self.name,
-                "limit": limit,
-                "value": value,
-                "running": self.running,
-                "waiting": self.waiting,
-            },
+            f"{message}, the limit (--{limit.replace('_', '-')})",
+            details=self._facts(limit, value),
             retry_after=min(max(turn, _SOONEST), _LATEST),
         )
+
+    def _facts(self, limit: str, value: int) -> dict[str, object]:
+        return {
+            "lane": self.name,
+            "limit": limit,
+            "value": value,
+            "running": self.running,
+            "waiting": self.waiting,
+        }
 
 
 def _is_granted(place: asyncio.Future[None]) -> bool:

@@ -356,6 +356,6 @@ class Jobs:
         return None
 
     def _full(self, whose: str, limit: str, value: int) -> NoReturn:
-        msg = f"this {whose} runs {value} jobs, the limit"
+        msg = f"this {whose} runs {value} jobs, the limit (--{limit.replace('_', '-')})"
         details = {"limit": limit, "value": value, "running": self._running}
         raise ResourceExhausted(msg, details=details, retry_after=1.0)

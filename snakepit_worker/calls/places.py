@@ -59,8 +59,9 @@ class Places:
         self._main = main
         self._thread_sensitive = thread_sensitive
         self.loop = Lane("event loop", coroutines, rules)
-        self.threads = Place(threads, Lane("threads", size, rules))
-        self.main = Place(main, Lane("main thread", 1, rules))
+        lane = Lane("threads", size, rules, flag="--max-workers", stuck=lambda: threads.abandoned)
+        self.threads = Place(threads, lane)
+        self.main = Place(main, Lane("main thread", 1, rules, stuck=lambda: int(main.busy)))
         threads.capacity_changed = lambda places: self._resize(self.threads.lane, places)
         main.capacity_changed = lambda places: self._resize(self.main.lane, places)
 

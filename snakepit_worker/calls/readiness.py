@@ -42,6 +42,7 @@ class Readiness:
         if adapter.state is AdapterState.STARTING and adapter.started is not None:
             if adapter.awaited >= self._limit:
                 msg = f"{self._limit} calls wait for adapter {adapter.name} to start, the limit"
+                msg += " (--max-waiting)"
                 raise ResourceExhausted(msg, details={"adapter": adapter.name}, retry_after=1.0)
             adapter.awaited += 1
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import sys
 import time
@@ -14,12 +15,13 @@ if TYPE_CHECKING:
 
     from snakepit_worker.sessions.leases import Waiter
 
-__all__ = ["Recipe", "Resource", "estimated_size", "new_handle"]
+__all__ = ["Recipe", "Resource", "estimated_size", "looks_like_a_handle", "new_handle"]
 
 Recipe: TypeAlias = "Mapping[str, Any]"
 """How to build a resource again, as a JSON object; only its adapter knows what it means."""
 
 _HANDLE_BYTES: Final = 12
+_HANDLE: Final = re.compile(rf".+-[0-9a-f]{{{2 * _HANDLE_BYTES}}}")
 _COUNTED: Final = 10_000
 """Items of containers that an estimate looks at; the rest is taken to be like them."""
 
@@ -92,6 +94,15 @@ def new_handle(kind: str) -> str:
         kind: Kind of the resource; its last part becomes the handle's first.
     """
     return f"{kind.rpartition('.')[2]}-{secrets.token_hex(_HANDLE_BYTES)}"
+
+
+def looks_like_a_handle(reference: str) -> bool:
+    """Whether a text has the form of a handle.
+
+    Args:
+        reference: What a caller gave for one.
+    """
+    return _HANDLE.fullmatch(reference) is not None
 
 
 def estimated_size(value: object) -> int:

@@ -7,10 +7,22 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
-from snakepit_worker.errors import Conflict, InvalidArgument, NotFound, ResourceExhausted
+from snakepit_worker.errors import (
+    Conflict,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Violation,
+)
 from snakepit_worker.sessions.closing import Closing, Dispose, close_here
 from snakepit_worker.sessions.leases import Lease, Waiter, next_turns, take
-from snakepit_worker.sessions.resources import Recipe, Resource, estimated_size, new_handle
+from snakepit_worker.sessions.resources import (
+    Recipe,
+    Resource,
+    estimated_size,
+    looks_like_a_handle,
+    new_handle,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -113,10 +125,18 @@ class Session:
             replace: Whether a resource that has the name is released first.
 
         Raises:
+            InvalidArgument: When the name is empty, very long, or the handle of another resource.
             Conflict: When the name is taken and ``replace`` is false.
             ResourceExhausted: When the session is full, or the worker.
             NotFound: When the session was closed meanwhile.
+            TypeError: When ``close`` or ``recipe`` cannot be called.
         """
+        if name is not None:
+            _check_name(name)
+        for argument, given in (("close", close), ("recipe", recipe)):
+            if given is not None and not callable(given):
+                msg = f"{argument} must be callable, got {type(given).__name__}"
+                raise TypeError(msg)
         resource = Resource(
             new_handle(kind),
             kind,
@@ -139,6 +159,7 @@ class Session:
             replace: Whether a resource that has the name is released first.
 
         Raises:
+            InvalidArgument: When the name is the handle of another resource.
             Conflict: When the name or the handle is taken.
             ResourceExhausted: When the session is full, or the worker.
             NotFound: When the session was closed meanwhile.
@@ -326,6 +347,8 @@ class Session:
             raise NotFound(f"session {self.id!r} is closed")
         if resource.handle in self._resources:
             raise Conflict(f"session {self.id!r} already has {resource.handle!r}", retryable=False)
+        if name is not None and name in self._resources:
+            raise _wrong_name(f"{name!r} is the handle of another resource")
         taken = name is not None and name in self._names
         lost = name is not None and taken and self._resources[self._names[name]].lost
         if taken and not (replace or lost):
@@ -333,6 +356,7 @@ class Session:
             raise Conflict(msg, retryable=False, details={"name": name})
         if len(self._resources) - taken >= self._max_resources:
             msg = f"session {self.id!r} holds its limit of {self._max_resources} resources"
+            msg += " (--max-resources)"
             raise ResourceExhausted(msg, details={"max_resources": self._max_resources})
         replaced = [self._remove(self._names[name])] if taken and name is not None else []
         self._resources[resource.handle] = resource
@@ -355,6 +379,8 @@ class Session:
         msg = f"session {self.id!r} has no resource {reference!r}"
         if near:
             msg += f"; did you mean {' or '.join(near)}?"
+        elif looks_like_a_handle(reference):
+            msg += "; it, or the session that had it, may have expired"
         raise NotFound(msg, details={"reference": reference, "near": near})
 
     def _remove(self, handle: str) -> Resource:
@@ -384,3 +410,12 @@ class Session:
         if self._account is not None:
             self._account.give_back(sum(resource.size for resource in gone))
         return self._dispose(idle[::-1])
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME:
+        raise _wrong_name(f"expected text of 1 to {_LONGEST_NAME} characters")
+
+
+def _wrong_name(text: str) -> InvalidArgument:
+    return InvalidArgument(f"name: {text}", violations=[Violation("name", text)])

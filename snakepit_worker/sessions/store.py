@@ -237,7 +237,8 @@ class SessionStore:
                 limit = self.limits.max_bytes
                 msg = f"the sessions of this worker hold {self.size} of at most {limit} bytes"
                 facts = {"max_bytes": limit, "size": size}
-                raise ResourceExhausted(f"{msg}, and {size} more do not fit", details=facts)
+                msg += f", and {size} more do not fit (--max-session-bytes)"
+                raise ResourceExhausted(msg, details=facts)
             self._end(victim, "too many bytes")
 
     def give_back(self, size: int) -> None:
@@ -274,7 +275,9 @@ class SessionStore:
         if evicted is not None:
             return self._sessions.pop(evicted.id)
         limit = self.limits.max_sessions
-        msg = f"this worker serves its limit of {limit} sessions, all of them in use"
+        msg = (
+            f"this worker serves its limit of {limit} sessions, all of them in use (--max-sessions)"
+        )
         raise ResourceExhausted(msg, details={"max_sessions": limit}, retry_after=_RETRY)
 
     def _pop_idle(self, besides: Session) -> Session | None:

@@ -122,6 +122,8 @@ def test_threads_in_abandoned_calls_are_counted_replaced_and_limited(
     failure = caught.value.failure
     assert failure["code"] == "RESOURCE_EXHAUSTED"
     assert "nobody waits for" in failure["message"]
+    assert (failure["details"]["value"], failure["details"]["running"]) == (1, 2)
+    assert "--max-workers" in failure["help"]
     with pytest.raises(ToolFailure):
         connection.call("blocking.sync")
     blocking.gate.open()

@@ -119,6 +119,7 @@ def test_beyond_the_limit_a_call_is_refused_at_once(rules: WaitingRules, limit: 
         with pytest.raises(ResourceExhausted) as caught:
             await calls.lane.enter("a")
         error = caught.value
+        assert f"the limit (--{limit.replace('_', '-')})" in str(error)
         assert error.details == {
             "lane": "threads",
             "limit": limit,
@@ -230,13 +231,19 @@ def test_who_waits_for_a_place_that_does_not_come_is_refused(
     monkeypatch.setattr(admission, "_PATIENCE", 0.0)
 
     async def test() -> None:
-        lane = Lane("main thread", 1, WaitingRules())
+        lane = Lane("main thread", 3, WaitingRules(), flag="--more", stuck=lambda: 6)
         await lane.enter("a")
+        lane.resize(1)
         second = asyncio.ensure_future(lane.enter("b"))
         await settle()
         lane.resize(0)
-        with pytest.raises(ResourceExhausted, match="main thread: every place is held by a call"):
+        with pytest.raises(ResourceExhausted, match="main thread: every place is held") as caught:
             await second
+        facts = {"lane": "main thread", "limit": "places", "value": 3, "running": 6, "waiting": 1}
+        assert caught.value.details == facts
+        assert "worker.stats" in (caught.value.help or "")
+        assert "--more" in (caught.value.help or "")
+        assert caught.value.retry_after == 10
         lane.leave("a", 0)
         with pytest.raises(ResourceExhausted):  # at once, from now on
             await lane.enter("c")

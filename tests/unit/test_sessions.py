@@ -586,3 +586,35 @@ class StoreMachine(RuleBasedStateMachine):
 
 TestStore = StoreMachine.TestCase
 TestStore.settings = settings(max_examples=120, stateful_step_count=40)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201, 7, b"x"])
+def test_a_name_is_text_of_a_sane_length(session: Session, name: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"^name: expected text of 1 to 200") as caught:
+        session.put("a.x", 1, name=name)
+    assert [violation.field for violation in caught.value.violations] == ["name"]
+    assert len(session) == 0
+    assert session.put("a.x", 1, name="x" * 200).name == "x" * 200
+
+
+def test_a_name_is_no_handle_of_another(session: Session) -> None:
+    first = session.put("a.x", 1)
+    with pytest.raises(InvalidArgument, match=r"name: .* is the handle of another resource"):
+        session.put("a.x", 2, name=first.handle, replace=True)
+    assert session.get(first.handle) is first
+    assert session.resources() == [first]
+
+
+@pytest.mark.parametrize("argument", ["close", "recipe"])
+def test_what_is_called_later_must_be_callable(session: Session, argument: str) -> None:
+    odd: dict[str, Any] = {argument: "no"}
+    with pytest.raises(TypeError, match=f"^{argument} must be callable, got str"):
+        session.put("a.x", 1, **odd)
+    assert len(session) == 0
+
+
+def test_a_handle_that_nobody_knows_may_have_expired(session: Session) -> None:
+    for reference, said in ((new_handle("a.x"), True), ("x-123", False), ("module", False)):
+        with pytest.raises(NotFound) as caught:
+            session.get(reference)
+        assert ("may have expired" in str(caught.value)) is said, reference

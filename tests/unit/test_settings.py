@@ -145,6 +145,50 @@ def test_what_is_ignored_is_said() -> None:
 
 
 @pytest.mark.parametrize(
+    ("variable", "text", "words"),
+    [
+        ("SNAKEPIT_WORKER_MAX_WORKERS", "x", ": expected a whole number from 0 to 1024"),
+        ("SNAKEPIT_WORKER_MAX_WORKERS", "2000", ": expected a whole number from 0 to 1024"),
+        ("SNAKEPIT_WORKER_VALUES", "foo", ": expected exact or compatible"),
+        ("SNAKEPIT_WORKER_TRACEBACKS", "some", ": expected full or own or none"),
+        ("SNAKEPIT_UNSERIALIZABLE_DETAIL", "all", ": expected none or type or repr_"),
+        ("SNAKEPIT_GRPC_ADDRESS", "nowhere", ": expected HOST:PORT"),
+        ("SNAKEPIT_PROCESS_GROUP", "perhaps", ": expected one of 1/true/yes/on/"),
+        ("SNAKEPIT_OTEL_ENDPOINT", "garbage", ": expected http://HOST:PORT"),
+        ("SNAKEPIT_TOLIST_MAX_ELEMENTS", "-1", "out of range; 0 is used"),
+        ("SNAKEPIT_TOLIST_MAX_ELEMENTS", "few", ": expected a whole number from 0"),
+        ("SNAKEPIT_UNSERIALIZABLE_REPR_MAXLEN", "99999", "out of range; 2000 is used"),
+        ("SNAKEPIT_LOG_LEVEL", "loud", "unknown; error is used"),
+    ],
+)
+def test_what_is_wrong_with_a_variable_is_said_in_the_words_of_the_flags(
+    variable: str, text: str, words: str
+) -> None:
+    said: list[str] = []
+    parse([], {variable: text}, warn=said.append)
+    (line,) = said
+    assert line.removeprefix("ignored ").startswith(f"{variable}={text!r}")
+    assert words in line
+
+
+@pytest.mark.parametrize("text", ["often", "-5", "null"])
+def test_so_it_is_for_the_heartbeat_object(text: str) -> None:
+    for key, least in (("interval_ms", 1), ("max_missed_heartbeats", 0)):
+        said: list[str] = []
+        value = text if text in {"-5", "null"} else f'"{text}"'
+        parse([], {HEARTBEAT_CONFIG: f'{{"{key}": {value}}}'}, warn=said.append)
+        (line,) = said
+        assert line.startswith(f"ignored {key}=")
+        assert f"expected a whole number from {least}" in line
+
+
+def test_names_keep_their_case() -> None:
+    environ = {"SNAKEPIT_SERVICE_NAME": "My.Service", "SNAKEPIT_INSTANCE_ID": "A1"}
+    found = parse([], environ)
+    assert (found.service_name, found.instance_id) == ("My.Service", "A1")
+
+
+@pytest.mark.parametrize(
     "argv",
     [
         ["--max-workers", "-1"],

@@ -21,7 +21,7 @@ class ResourceDocument(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
 
     kind: str
     handle: Annotated[str, msgspec.Meta(description="what it was called there")]
-    name: str | None = None
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
     created_at: Annotated[float, msgspec.Meta(description="Unix seconds")] = 0.0
     metadata: dict[str, Any] = {}
     size: Annotated[int, msgspec.Meta(ge=0, description="bytes")] = 0
