@@ -26,7 +26,9 @@ EncodedResult: TypeAlias = "tuple[AnyMessage | None, bytes]"
 EncodedChunk: TypeAlias = "tuple[bytes, bool, abc.Mapping[str, object]]"
 """Data, whether it is the last, and metadata of a chunk."""
 
-IS_A_STREAM: Final = "the tool returns a stream; call it as a streaming tool"
+IS_A_STREAM: Final = (
+    "the tool returns a stream; call it as a streaming tool, or as a job with `stream: true`"
+)
 _NOTHING: Final[abc.Mapping[str, object]] = {}
 
 

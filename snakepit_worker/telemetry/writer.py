@@ -99,7 +99,9 @@ class StderrWriter:
                 taken = len(data)  # which count until they are written
                 self._writing = True
                 if self._dropped:
-                    data += f"({self._dropped} log writes dropped: stderr is not read)\n".encode()
+                    count = self._dropped
+                    said = f"({count} log writes dropped: written faster than stderr is read)\n"
+                    data += said.encode()
                     self._dropped = 0
             try:
                 _write_all(self._fd, data)

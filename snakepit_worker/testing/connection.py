@@ -216,7 +216,14 @@ class Connection:
             arguments: JSON values.
             binary: Raw bytes by name.
             metadata: What the host sends beside the arguments.
+
+        Raises:
+            TypeError: For bytes among the JSON values.
         """
+        for name, value in (arguments or {}).items():
+            if _holds_bytes(value):
+                msg = f"{name}: bytes are no JSON; give them as binary={{…}}, by themselves"
+                raise TypeError(msg)
         return pb.ExecuteToolRequest(
             session_id=self.session_id,
             tool_name=tool,
@@ -247,6 +254,14 @@ class Connection:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _holds_bytes(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_bytes, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_holds_bytes, value))
+    return isinstance(value, bytes | bytearray | memoryview)
 
 
 def python_identity() -> dict[str, str]:

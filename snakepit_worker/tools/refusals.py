@@ -20,7 +20,7 @@ from snakepit_worker.wire.redaction import is_secret, redact, redact_value
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-__all__ = ["Path", "expected", "field", "refusal", "unknown", "violation"]
+__all__ = ["Path", "expected", "field", "refusal", "unknown", "violation", "with_remedy"]
 
 Path = tuple[str | int, ...]
 """Names and indexes that lead from the arguments to a value."""
@@ -61,7 +61,8 @@ def violation(path: Path, refused: str, value: object, kind: inspect.Type) -> Vi
     text, of_key, inside = _parts(refused)
     steps = _STEP.findall(inside)
     wanted, _, given = text.replace("`", "").partition(", got ")
-    if text.startswith(("Invalid enum value", "Invalid value")):
+    is_choice = isinstance(kind, inspect.LiteralType | inspect.EnumType) and not inside
+    if is_choice or text.startswith(("Invalid enum value", "Invalid value")):
         wanted = f"expected {_choice(kind) or 'one of its values'}"
     elif _OWN_WORDS.match(wanted):
         wanted = wanted[0].lower() + wanted[1:]
@@ -70,8 +71,19 @@ def violation(path: Path, refused: str, value: object, kind: inspect.Type) -> Vi
     else:
         came = _preview(_inside(value, steps))
         came = f"{given} ({came})" if given else came
-    words = f"{wanted}, got {came}" if came else wanted
+    words = with_remedy(path, f"{wanted}, got {came}" if came else wanted)
     return Violation(field(path) + inside, f"key: {words}" if of_key else words)
+
+
+def with_remedy(path: Path, words: str) -> str:
+    """What is wrong, with what to do where that is not plain.
+
+    Args:
+        path: Where the value lies.
+        words: What was expected, and what came.
+    """
+    of_bytes = len(path) == 1 and words.startswith("expected bytes")
+    return f"{words}; send it as a binary parameter" if of_bytes else words
 
 
 def unknown(path: Path, thing: str, known: Collection[str], taker: str) -> Violation:

@@ -207,7 +207,8 @@ class Violations:
 
     def _missing(self, path: Path, kind: inspect.Type) -> None:
         if self._is_told():
-            description = f"expected {refusals.expected(kind)}, got nothing"
+            words = f"expected {refusals.expected(kind)}, got nothing"
+            description = refusals.with_remedy(path, words)
             self._found[-1].append(Violation(refusals.field(path), description))
 
     def _unknown(self, path: Path, known: Collection[str]) -> None:

@@ -31,7 +31,8 @@ class Binary:
 class Chunk:
     """An item of a stream that says more than its data.
 
-    A tool that has nothing more to say yields the data itself.
+    A tool that has nothing more to say yields the data itself.  In the map that Elixir receives,
+    ``is_final`` and ``_metadata`` are the host's keys; data with such keys has them overwritten.
 
     Attributes:
         data: The payload.

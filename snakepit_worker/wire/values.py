@@ -212,7 +212,7 @@ class Values:
             ValueError: When the nesting is deeper than the limit.
         """
         if depth > _MAX_DEPTH:
-            msg = f"nested deeper than {_MAX_DEPTH} levels"
+            msg = f"nested deeper than {_MAX_DEPTH} levels; it may refer to itself"
             raise ValueError(msg)
         if isinstance(value, Enum):
             return self._plain(value.value, depth + 1)

@@ -899,6 +899,7 @@ def test_its_items_become_partial_results_where_asked_for(
     assert [part["value"] for part in parts] == [0, 1, 2]
     refused = result(foreign_connection, start(foreign_connection, name, to=3))
     assert refused["error"]["code"] == "FAILED_PRECONDITION"
+    assert "stream: true" in refused["error"]["message"]
 
 
 @pytest.mark.parametrize("name", ["wait", "wait_async"])

@@ -419,3 +419,15 @@ def test_a_map_that_looks_like_a_chunk_is_a_payload(exact: Connection) -> None:
         (None, True),
     ]
     assert not chunks[0].metadata
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"data": b"x"}, {"data": [1, {"a": bytearray(b"x")}]}, {"data": (memoryview(b"x"),)}],
+)
+def test_bytes_among_the_json_arguments_are_the_callers_mistake(
+    exact: Connection, arguments: dict[str, Any]
+) -> None:
+    for call in (exact.call, exact.stream):
+        with pytest.raises(TypeError, match=r"^data: .* give them as binary=\{…\}"):
+            list(call("values.give", arguments))

@@ -176,7 +176,8 @@ def test_what_fits_is_converted(hint: Any, value: object, expected: object) -> N
         (tuple[int, str], [1], "p", ["expected array of length 2", "got 1"]),
         (set[Any], [[1]], "p", ["unhashable"]),
         (Literal["cpu", "gpu"], "tpu", "p", ["expected", "cpu", "gpu", "got 'tpu'"]),
-        (Literal["cpu", "gpu"], 3, "p", ["expected", "got int"]),
+        (Literal["cpu", "gpu"], 3, "p", ["expected one of 'cpu', 'gpu', got int (3)"]),
+        (Literal["cpu", "gpu"], None, "p", ["expected one of 'cpu', 'gpu', got null (None)"]),
         (Literal[1, 2], 3, "p", ["expected", "1", "2", "got 3"]),
         (list[Literal["a", "b"]], ["a", "c"], "p[1]", ["expected", "a", "b", "got"]),
         (Colour, "blue", "p", ["expected", "red", "green", "got 'blue'"]),
@@ -194,7 +195,7 @@ def test_what_fits_is_converted(hint: Any, value: object, expected: object) -> N
         (Options, {}, "p.depth", ["expected int", "got nothing"]),
         (datetime, "yesterday", "p", ["datetime", "got 'yesterday'"]),
         (UUID, "x", "p", ["UUID", "got 'x'"]),
-        (bytes, "YQ==", "p", ["expected bytes", "got str"]),
+        (bytes, "YQ==", "p", ["expected bytes", "got str", "; send it as a binary parameter"]),
         (bytes | None, "YQ==", "p", ["expected bytes | null", "got str"]),
         (bytes, [1], "p", ["expected bytes", "got array"]),
         (Thumbnail, b"12345", "p", ["length <= 4", "got 5 bytes"]),
@@ -575,3 +576,11 @@ def test_a_result_of_structs_has_its_definitions() -> None:
     described = Signature(items, "t").returns()
     assert described["type"] == "array"
     assert described["$defs"]["Item"]["required"] == ["name"]
+
+
+def test_bytes_that_were_not_given_are_a_binary_parameter() -> None:
+    def function(data: bytes) -> None:
+        del data
+
+    with pytest.raises(InvalidArgument, match=r"got nothing; send it as a binary parameter$"):
+        Signature(function, "shop.tool").bind({})

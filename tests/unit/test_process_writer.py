@@ -107,7 +107,7 @@ def test_a_text_larger_than_the_queue_is_counted_too(pipe: Pipe) -> None:
     writer.write("much too long\n")
     writer.write("short\n")
     assert writer.flush(LONG)
-    assert pipe.read_all() == "short\n(1 log writes dropped: stderr is not read)\n"
+    assert pipe.read_all() == "short\n(1 log writes dropped: written faster than stderr is read)\n"
 
 
 def test_a_closed_pipe_ends_the_writing_and_nothing_else(pipe: Pipe) -> None:
