@@ -345,7 +345,7 @@ def test_an_item_that_cannot_be_encoded_ends_the_stream_at_once(
 ) -> None:
     items, status, failure = failing(connection, f"streams.cannot_encode{form}", {})
     assert items == [1]
-    assert status is grpc.StatusCode.INVALID_ARGUMENT
+    assert status is grpc.StatusCode.INTERNAL
     assert failure["category"] == "serialization"
 
 

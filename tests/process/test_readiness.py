@@ -34,7 +34,7 @@ WAYS = ("print", "stderr", "descriptor", "child", "library")
 
 TALKATIVE = """
 from contextlib import contextmanager
-from snakepit_worker import Adapter
+from snakepit_worker import Adapter, tool
 {at_import}
 class Talkative(Adapter):
     name = "talkative"
@@ -42,6 +42,8 @@ class Talkative(Adapter):
     def lifespan(self):
         {at_start}
         yield
+    @tool
+    def go(self) -> None: ...
 """
 
 _EVENTS: Final = {
@@ -168,9 +170,11 @@ def test_nothing_listens_before_the_host_has_answered(workers: Workers, ready_fi
 def test_readiness_comes_within_the_limit_of_the_host(workers: Workers) -> None:
     (workers.folder / "importing_much.py").write_text(
         "import numpy, msgspec\n"
-        "from snakepit_worker import Adapter\n"
+        "from snakepit_worker import Adapter, tool\n"
         "class Much(Adapter):\n"
         "    name = 'much'\n"
+        "    @tool\n"
+        "    def go(self) -> None: ...\n"
     )
     worker, _ = workers.start("importing_much.Much", "dspy", ready_timeout=HOST_LIMIT)
     assert worker.ready_after < HOST_LIMIT
