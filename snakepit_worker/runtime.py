@@ -118,7 +118,7 @@ class Worker:
             ),
             dispose=self._closers,
             ended=self._session_ended,
-            journaled=bool(settings.archive),
+            changed=self._session_changed if settings.archive else None,
         )
         self._archive = self._make_archive(settings.archive) if settings.archive else None
         self._archiving: Archiving | None = None
@@ -394,6 +394,10 @@ class Worker:
     def _sessions_lost(self, fences: Mapping[str, str]) -> None:
         if self._archiving is not None:
             self._archiving.lost(fences)
+
+    def _session_changed(self, session: Session) -> None:
+        if self._archiving is not None:
+            self._archiving.changed(session)
 
     def _session_ended(self, ended: Ended) -> None:
         """Tell the log and the host, which has no event of its own for it (interop 7.6)."""

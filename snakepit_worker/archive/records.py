@@ -10,14 +10,20 @@ import msgspec
 
 from snakepit_worker.archive.model import SavedResource, Written
 from snakepit_worker.archive.screening import find_secret
-from snakepit_worker.errors import InvalidArgument, ResourceExhausted, SerializationError, Violation
+from snakepit_worker.errors import (
+    InvalidArgument,
+    ResourceExhausted,
+    SerializationError,
+    Violation,
+    WorkerError,
+)
 from snakepit_worker.telemetry.logging import logger
 from snakepit_worker.wire.redaction import REDACTED, is_secret, redact_value
 
 if TYPE_CHECKING:
     from snakepit_worker.archive.model import Change, End
 
-__all__ = ["PackedChange", "check_text", "pack", "unpack_resource", "unpack_session"]
+__all__ = ["PackedChange", "check_text", "pack", "unpack_resource", "unpack_session", "why_refused"]
 
 _LONGEST_ID: Final = 1_000
 """Bytes of a name that is part of a key; PostgreSQL's indexes take 2,700 of all in one."""
@@ -87,6 +93,20 @@ def pack(change: Change, max_recipe: int) -> PackedChange:
         bytes=sum(_length(row[key]) for row in put.values() for key in ("recipe", "metadata"))
         + _length(metadata),
     )
+
+
+def why_refused(resource: SavedResource, max_recipe: int) -> str | None:
+    """Why the archive does not take a resource, if it does not.
+
+    Args:
+        resource: The resource.
+        max_recipe: Bytes of JSON that its recipe may take.
+    """
+    try:
+        _columns("", resource, max_recipe)
+    except WorkerError as error:
+        return str(error)
+    return None
 
 
 def check_text(field: str, value: str) -> None:

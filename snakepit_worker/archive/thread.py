@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from snakepit_worker.archive.lease import Lease
-from snakepit_worker.archive.records import check_text, pack
+from snakepit_worker.archive.records import check_text, pack, why_refused
 from snakepit_worker.archive.waiting import Question, WaitingLine, Write
 from snakepit_worker.errors import StartError, Unavailable, WorkerError
 from snakepit_worker.telemetry.logging import logger
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from snakepit_worker.archive.model import (
         ArchivedSession,
         Change,
+        SavedResource,
         SavedSession,
         Totals,
         Written,
@@ -107,23 +108,34 @@ class ArchiveThread:
             change: What becomes of the session.
 
         Returns:
-            Done after the commit, or at once where durability is delayed.  Fails with `Conflict`
+            Done after the commit; where durability is delayed at once, but for the first write of a
+            session.  Fails with `Conflict`
             where another worker holds the session, `NotFound` where it was deleted,
             `InvalidArgument`, `SerializationError` or `ResourceExhausted` where the change cannot
             be saved, `ResourceExhausted` where too much waits, and `Unavailable` while the
             database is away.
         """
         future: Future[Written] = Future()
+        # The first write of a session takes it, which only the archive can say yes to.
+        delayed = self._delayed and change.created_at is None
         try:
             packed = pack(change, self._options.max_recipe)
-            self._line.put(Write(packed, None if self._delayed else future))
+            self._line.put(Write(packed, None if delayed else future))
         except WorkerError as error:
             future.set_exception(error)
             return future
         future.set_running_or_notify_cancel()
-        if self._delayed:
+        if delayed:
             future.set_result(packed.written(None))
         return future
+
+    def why_refused(self, resource: SavedResource) -> str | None:
+        """Why the archive does not take a resource, if it does not.
+
+        Args:
+            resource: The resource.
+        """
+        return why_refused(resource, self._options.max_recipe)
 
     def claim(self, session_id: str) -> Future[SavedSession | None]:
         """Take a session from the archive.
@@ -145,6 +157,10 @@ class ArchiveThread:
             return session
 
         return self._ask(ask)
+
+    def renewed(self) -> Future[None]:
+        """Done when the lease runs, after it may have ended, and what was lost has been told."""
+        return self._ask(lambda _: None)
 
     def find(self, handle: str) -> Future[str | None]:
         """The session that holds a handle, whichever worker owns it.

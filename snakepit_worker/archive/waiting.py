@@ -55,6 +55,10 @@ class Question:
 Task: TypeAlias = "Write | Question"
 
 
+def _is_awaited(task: Task) -> bool:
+    return isinstance(task, Question) or task.future is not None
+
+
 class WaitingLine:
     """A queue whose reader takes all writes that have come, up to the next question.
 
@@ -70,7 +74,7 @@ class WaitingLine:
         self._linger = linger
         self._tasks: deque[Task] = deque()
         self._bytes = 0
-        self._questions = 0
+        self._awaited = 0
         self._closed_until: float | None = None
         self._changed = threading.Condition()
         self._closing = threading.Event()
@@ -105,7 +109,7 @@ class WaitingLine:
                 )
             self._tasks.append(task)
             self._bytes += task.bytes
-            self._questions += isinstance(task, Question)
+            self._awaited += _is_awaited(task)
             self._changed.notify_all()
 
     def take(self, until: float) -> list[Write] | Question | None:
@@ -142,7 +146,7 @@ class WaitingLine:
         with self._changed:
             tasks = list(self._tasks)
             self._tasks.clear()
-            self._bytes = self._questions = 0
+            self._bytes = self._awaited = 0
             return tasks
 
     def pause(self, seconds: float) -> None:
@@ -164,12 +168,12 @@ class WaitingLine:
             self._changed.notify_all()
 
     def _is_pressing(self) -> bool:
-        return self._questions > 0 or self._bytes > _MOST_BYTES or len(self._tasks) > _MOST_WRITES
+        return self._awaited > 0 or self._bytes > _MOST_BYTES or len(self._tasks) > _MOST_WRITES
 
     def _pop(self) -> None:
         task = self._tasks.popleft()
         self._bytes -= task.bytes
-        self._questions -= isinstance(task, Question)
+        self._awaited -= _is_awaited(task)
 
     def _wait(self, ready: Callable[[], bool], until: float) -> None:
         while not ready() and self._closed_until is None:

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from snakepit_worker.archive import Change, new_fence
 from snakepit_worker.deadline import NEVER, Deadline
-from snakepit_worker.errors import Conflict, NotFound, Unavailable, WorkerError
+from snakepit_worker.errors import (
+    Conflict,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    SerializationError,
+    Unavailable,
+    WorkerError,
+)
 from snakepit_worker.telemetry.logging import logger
 from snakepit_worker.tools.rebuilding import saved
 
@@ -19,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
     from concurrent.futures import Future
 
-    from snakepit_worker.archive import ArchiveThread, SavedSession, Written
+    from snakepit_worker.archive import ArchiveThread, SavedResource, SavedSession, Written
     from snakepit_worker.sessions import Ended, Session, SessionStore
     from snakepit_worker.tools.rebuilding import Rebuilder
 
@@ -27,6 +37,13 @@ __all__ = ["Archiving"]
 
 _REBUILDING: Final = 300.0
 """Seconds that adapters may take to start before what is theirs is listed as lost."""
+_UNSAVED: Final = "the next change in this session saves it too, if the archive answers then"
+_LATE: Final = 1.0
+"""Seconds after which a change that no call has saved is saved by itself."""
+_REFUSALS: Final = (SerializationError, InvalidArgument, ResourceExhausted)
+_LONGEST_REASON: Final = 1_000
+_FRESH: Final = 1.0
+"""Seconds for which it is believed that a session which holds nothing lives nowhere else."""
 _THREADS: Final = 4
 _PATIENCE: Final = 60.0
 """Seconds that a call without a deadline waits for the archive."""
@@ -50,7 +67,12 @@ class Archiving:
         self._new: set[str] = set()
         """Sessions that the archive has not been told of."""
         self._takeovers: dict[str, asyncio.Task[None]] = {}
+        self._asked: dict[str, float] = {}
+        """When the archive did not know a session that began here, on the monotonic clock."""
         self._commits: dict[str, asyncio.Task[None]] = {}
+        self._watched: set[str] = set()
+        """Sessions that have changed a moment ago."""
+        self._loop = asyncio.get_running_loop()
         self._later: set[asyncio.Task[None]] = set()
         # Apart from other threads: a recipe waits for calls that have its resource for themselves.
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="saving")
@@ -66,7 +88,19 @@ class Archiving:
             Conflict: When the session lives on another worker.
             Unavailable: When the archive does not answer.
         """
-        if session_id and session_id not in self._store:
+        if not session_id:
+            return
+        if session_id in self._fences:
+            if not self._archive.is_owner:  # this process has stood still: others may have it now
+                await _within(
+                    deadline,
+                    asyncio.ensure_future(asyncio.wrap_future(self._archive.renewed())),
+                    "the archive does not answer",
+                )
+            if session_id in self._store:
+                return
+        asked = self._asked.get(session_id)
+        if asked is None or session_id not in self._store or time.monotonic() > asked + _FRESH:
             await self._take_over(session_id, deadline)
 
     async def _take_over(self, session_id: str, deadline: Deadline) -> None:
@@ -119,6 +153,28 @@ class Archiving:
             return await self._look_for(error, session)
         return error
 
+    def changed(self, session: Session) -> None:
+        """A session has changed; may be called from any thread.
+
+        Calls save what they change.  This is for what goes on when its call is over: a thread that
+        nobody waits for any more.
+
+        Args:
+            session: The session.
+        """
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._watch, session)
+
+    def _watch(self, session: Session) -> None:
+        if session.id not in self._watched:
+            self._watched.add(session.id)
+            self._loop.call_later(_LATE, self._look, session)
+
+    def _look(self, session: Session) -> None:
+        self._watched.discard(session.id)
+        if session.has_changes and not session.closed:
+            self._own(self._save_later(session, -1))
+
     def save_soon(self, session: Session, handle: str) -> None:
         """Save a resource that has changed outside of a call.
 
@@ -152,6 +208,7 @@ class Archiving:
             ended: The session.
         """
         session_id = ended.session_id
+        self._asked.pop(session_id, None)
         fence = self._fences.pop(session_id, None)
         if fence is None or session_id in self._new or ended.reason == "taken over":
             self._new.discard(session_id)
@@ -183,6 +240,7 @@ class Archiving:
     async def _take(self, session_id: str) -> None:
         found = await asyncio.wrap_future(self._archive.claim(session_id))
         if found is None:
+            self._asked[session_id] = time.monotonic()
             return
         self._store.drop(session_id, "taken over")  # one that has held nothing until now
         self._fences[session_id] = found.fence
@@ -228,8 +286,11 @@ class Archiving:
         except (Conflict, NotFound):
             self._store.drop(session.id, "taken over")
             raise
-        except BaseException:
+        except BaseException as error:
             session.note(handles)
+            if isinstance(error, Unavailable):
+                msg = f"the change was made, but it is not saved: {error}"
+                raise Unavailable(msg, retryable=False, help=_UNSAVED) from error
             raise
         self._new.discard(session.id)
         for handle, why in facts.lost.items():
@@ -240,6 +301,20 @@ class Archiving:
     ) -> Future[Written]:
         """Make the recipes and hand them over; in a thread, because they may take their time."""
         now = {handle: saved(session, handle) for handle in handles}
+        written = self._submit(session, now, fence, created_at)
+        if written.done() and isinstance(written.exception(), _REFUSALS):
+            # One bad recipe must not cost the others theirs.
+            now = {handle: self._acceptable(resource) for handle, resource in now.items()}
+            written = self._submit(session, now, fence, created_at)
+        return written
+
+    def _submit(
+        self,
+        session: Session,
+        now: Mapping[str, SavedResource | None],
+        fence: str,
+        created_at: float | None,
+    ) -> Future[Written]:
         return self._archive.write(
             Change(
                 session_id=session.id,
@@ -250,6 +325,15 @@ class Archiving:
                 remove=tuple(handle for handle, resource in now.items() if resource is None),
             )
         )
+
+    def _acceptable(self, resource: SavedResource | None) -> SavedResource | None:
+        """A resource as the archive takes it, without its recipe if need be."""
+        refused = self._archive.why_refused(resource) if resource is not None else None
+        if resource is None or refused is None:
+            return resource
+        why = f"its recipe cannot be saved: {refused}"
+        logger().warning("a resource is not saved", handle=resource.handle, why=why)
+        return replace(resource, recipe=None, metadata={}, lost=why[:_LONGEST_REASON])
 
     async def _save_later(self, session: Session, since: int) -> None:
         """Save what nobody waits for; the session stays until that is done."""

@@ -62,7 +62,7 @@ class Session:
         clock: Monotonic seconds.
         dispose: Closes what nobody can reach any more.
         account: Counts the bytes.
-        journaled: Whether somebody asks for ``changes``.
+        changed: Told of every change by somebody who asks for ``changes``, with the lock held.
     """
 
     def __init__(  # noqa: PLR0913 - only the store builds one
@@ -73,7 +73,7 @@ class Session:
         clock: Callable[[], float] = time.monotonic,
         dispose: Dispose = close_here,
         account: Account | None = None,
-        journaled: bool = False,
+        changed: Callable[[Session], object] | None = None,
     ) -> None:
         self.id = session_id
         self.metadata: dict[str, str] = {}
@@ -91,7 +91,8 @@ class Session:
         self._resources: dict[str, Resource] = {}
         self._names: dict[str, str] = {}
         self._released: dict[str, str] = {}
-        self._changes: dict[str, None] | None = {} if journaled else None
+        self._tell = changed
+        self._changes: dict[str, None] | None = {} if changed is not None else None
         self.version = 0
         """Grows with every change; stays 0 in a session that nobody keeps a journal of."""
         self.closed = False
@@ -267,6 +268,11 @@ class Session:
             idle = [resource for resource in resources if resource.leases == 0]
         return resources, self._let_go(resources, idle)
 
+    @property
+    def has_changes(self) -> bool:
+        """Whether anything has changed since ``changes`` was asked for the last time."""
+        return bool(self._changes)
+
     def changes(self) -> list[str]:
         """Handles of what has come, gone or changed since this was asked for the last time.
 
@@ -287,7 +293,7 @@ class Session:
         """
         with self._lock:
             for handle in handles:
-                self._note(handle)
+                self._note(handle, tell=False)
 
     def describe_resources(self, kind: str | None = None) -> list[dict[str, object]]:
         """The resources as JSON values, in order of creation, of one kind or of all."""
@@ -394,10 +400,12 @@ class Session:
         self._note(handle)
         return resource
 
-    def _note(self, handle: str) -> None:
+    def _note(self, handle: str, *, tell: bool = True) -> None:
         if self._changes is not None:
             self._changes[handle] = None
             self.version += 1
+            if tell and self._tell is not None:
+                self._tell(self)
 
     def _let_go(self, gone: Sequence[Resource], idle: Sequence[Resource]) -> Closing:
         """After resources were taken out of the tables: their bytes are free, and they close.

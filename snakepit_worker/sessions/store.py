@@ -77,7 +77,8 @@ class SessionStore:
         dispose: Closes what nobody can reach any more.  Closers may block, and calls must not wait
             for them.
         ended: Told of every session that is no more, but for those of calls without a session.
-        journaled: Whether somebody asks sessions for their changes.
+        changed: Told of every change of a session by somebody who saves them; with the session's
+            lock held.
     """
 
     def __init__(
@@ -87,12 +88,12 @@ class SessionStore:
         *,
         dispose: Dispose = close_here,
         ended: Callable[[Ended], object] = lambda _: None,
-        journaled: bool = False,
+        changed: Callable[[Session], object] | None = None,
     ) -> None:
         self.limits = limits
         self._dispose = dispose
         self._ended = ended
-        self._journaled = journaled
+        self._changed = changed
         self._clock = clock
         self._lock = threading.Lock()
         self._sessions: dict[str, Session] = {}
@@ -168,7 +169,7 @@ class SessionStore:
             clock=self._clock,
             dispose=self._dispose,
             account=self,
-            journaled=self._journaled and bool(session_id),
+            changed=self._changed if session_id else None,
         )
 
     def adopt(self, session: Session) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from typing import TYPE_CHECKING, Final
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
 from snakepit_worker.archive import SavedResource
-from snakepit_worker.errors import NotFound, WorkerError
+from snakepit_worker.errors import DeadlineExceeded, NotFound, WorkerError
 from snakepit_worker.sessions import Resource
 from snakepit_worker.telemetry.logging import logger
+from snakepit_worker.tools.api import Rebuilt
 from snakepit_worker.wire.json_text import valid_text
 
 if TYPE_CHECKING:
@@ -17,11 +20,12 @@ if TYPE_CHECKING:
 
     from snakepit_worker.deadline import Deadline
     from snakepit_worker.sessions import Recipe, Session
-    from snakepit_worker.tools.api import Rebuilt
     from snakepit_worker.tools.registry import LoadedAdapter, Registry
 
 __all__ = ["Rebuilder", "saved"]
 
+_BUILDING: Final = 60.0
+"""Seconds that building one resource may take."""
 _NO_RECIPE: Final = "its adapter gives no recipe for it"
 
 
@@ -91,7 +95,8 @@ class Rebuilder:
     ) -> None:
         """Put resources into a session, the oldest first.
 
-        What cannot be built again is listed in the session as lost, with the reason.
+        What cannot be built again is listed in the session as lost, with the reason.  Either all of
+        them are there at the end, or none.
 
         Args:
             session: Where to.
@@ -103,8 +108,17 @@ class Rebuilder:
             ResourceExhausted: When the session or the worker is full.
             Conflict: When the session has such a handle or name already.
         """
-        for resource in resources:
-            session.add(await self._resource(resource, deadline), replace=replace)
+        added: list[Resource] = []
+        try:
+            for resource in resources:
+                new = await self._resource(resource, deadline)
+                session.add(new, replace=replace)
+                added.append(new)
+        except BaseException:
+            for new in added:
+                with suppress(NotFound):
+                    session.release(new.handle)
+            raise
 
     async def _resource(self, old: SavedResource, deadline: Deadline) -> Resource:
         new = Resource(
@@ -121,7 +135,9 @@ class Rebuilder:
             return new
         try:
             rebuilt = await self._build(old, old.recipe, deadline)
-        except Exception as error:  # noqa: BLE001 - an adapter's code
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - an adapter's code
             new.lost = f"it cannot be built again: {_reason(error)}"
             logger().warning("a resource is lost", handle=old.handle, kind=old.kind, why=new.lost)
             return new
@@ -137,12 +153,45 @@ class Rebuilder:
         if owner is None:
             raise NotFound(f"this worker does not serve adapter {name}")
         await self._ready(owner, deadline)
-        rebuild = owner.adapter.rebuild
-        if inspect.iscoroutinefunction(rebuild):
-            rebuilt: Rebuilt = await rebuild(old.kind, recipe)
-            return rebuilt
-        built = await asyncio.to_thread(rebuild, old.kind, recipe)
-        return await built if inspect.isawaitable(built) else built
+        try:
+            async with asyncio.timeout(_BUILDING):
+                built = await _call(owner.adapter.rebuild, old.kind, recipe)
+        except TimeoutError:
+            raise DeadlineExceeded(f"building it took longer than {_BUILDING:g} seconds") from None
+        if not isinstance(built, Rebuilt):
+            raise TypeError(f"{name}.rebuild gave {type(built).__name__} instead of a Rebuilt")
+        return built
+
+
+async def _call(rebuild: Callable[..., Any], kind: str, recipe: Recipe) -> object:
+    if inspect.iscoroutinefunction(rebuild):
+        return await rebuild(kind, recipe)
+    outcome: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+
+    def run() -> None:
+        try:
+            built, failure = rebuild(kind, recipe), None
+        except BaseException as error:  # noqa: BLE001 - an adapter's code
+            built, failure = None, error
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(_settle, outcome, built, failure)
+
+    # A thread of its own: one that hangs must not be missed by anybody else.
+    threading.Thread(target=run, name=f"rebuild {kind}", daemon=True).start()
+    built = await outcome
+    return await built if inspect.isawaitable(built) else built
+
+
+def _settle(outcome: asyncio.Future[object], built: object, failure: BaseException | None) -> None:
+    if outcome.done():
+        return
+    if failure is None:
+        outcome.set_result(built)
+    elif isinstance(failure, StopIteration):  # no future takes it
+        outcome.set_exception(RuntimeError("StopIteration"))
+    else:
+        outcome.set_exception(failure)
 
 
 def _reason(error: BaseException) -> str:

@@ -237,13 +237,16 @@ def test_delayed_writes_are_answered_at_once_and_gathered(
     start: Callable[..., ArchiveThread], hold: Hold
 ) -> None:
     thread = start(durability="delayed")
+    first = thread.write(new_session("s"))
     for i in range(3):
-        written = thread.write(new_session(f"s{i}", resource("r", {"password": "x"})))
+        put = (resource(f"r{i}", {"password": "x"}),)
+        written = thread.write(Change(session_id="s", fence="first", put=put))
         assert written.result(0).version is None
-        assert list(written.result(0).lost) == ["r"]
+        assert list(written.result(0).lost) == [f"r{i}"]
+    assert not first.done(), "whether it may have the session only the archive knows"
     hold.free.set()
-    assert thread.totals().result(LIMIT).sessions == 3, "questions come after what was written"
-    assert [name for group in hold.groups for name in group] == ["s0", "s1", "s2"]
+    assert first.result(LIMIT).version == 1
+    assert thread.totals().result(LIMIT).resources == 3, "questions come after what was written"
 
 
 def test_delayed_writes_that_lose_are_told_to_the_owner(

@@ -61,6 +61,22 @@ class Counters(Adapter):
         return ctx.session.put("counters.one", Counter(), name=name, recipe=lambda: recipe).handle
 
     @tool
+    def make_bad(self, ctx: CallContext, name: str, kind: str) -> str:
+        recipes: dict[str, Any] = {
+            "object": {"x": object()},
+            "huge": {"x": "y " * (33 << 20)},
+            "list": [1],
+        }
+        recipe = recipes.get(kind, {"bad": kind})
+        return ctx.session.put("counters.one", 0, name=name, recipe=lambda: recipe).handle
+
+    @tool
+    def add_late(self, ctx: CallContext, name: str) -> None:
+        with ctx.session.lease(name, "counters.one", exclusive=True) as counter:
+            counter.count += 1
+            self.gate.wait()
+
+    @tool
     async def add(self, ctx: CallContext, name: str, fail: bool = False) -> int:  # noqa: FBT001, FBT002
         async with ctx.session.lease(name, "counters.one", exclusive=True) as counter:
             counter.count += 1
@@ -84,6 +100,13 @@ class Counters(Adapter):
         self.rebuilt_on.append(threading.current_thread().name)
         if "broken" in recipe:
             raise FailedPrecondition("the mould is broken")
+        bad = recipe.get("bad")
+        if bad == "nothing":
+            return "no Rebuilt"  # type: ignore[return-value]
+        if bad == "exit":
+            raise SystemExit(4)
+        if bad == "stop":
+            raise StopIteration
         counter = Counter(recipe["count"])
         return Rebuilt(counter, recipe=counter.recipe, size=100)
 
@@ -161,10 +184,13 @@ def test_a_session_that_began_in_two_places_is_found_where_it_holds_something(
     with pytest.raises(ToolFailure, match="lives on worker"):
         first.call("counters.count", {"name": "n", **ANN})
     workers.stop()
-    with pytest.raises(ToolFailure, match="just been taken over; call again") as caught:
-        first.call("counters.count", {"name": "n", **ANN})
-    assert caught.value.failure["retry_after_ms"] == 0
-    assert first.call("counters.count", {"name": "n", **ANN}) == 0
+    while True:
+        try:
+            assert first.call("counters.count", {"name": "n", **ANN}) == 0
+        except ToolFailure as failure:  # it was looked for after the call, and found
+            assert "just been taken over; call again" in str(failure)  # noqa: PT017 - it may
+            continue
+        break
 
 
 def test_a_change_before_a_failure_is_saved_too(
@@ -287,16 +313,17 @@ def test_a_call_fails_when_its_change_cannot_be_saved(
         with pytest.raises(ToolFailure) as caught:
             connection.call("counters.add", {"name": "n", **ANN})
         assert caught.value.failure["code"] == "UNAVAILABLE"
-        assert connection.call("counters.count", {"name": "n", **ANN}) == 1, "reading needs none"
+        assert caught.value.failure["retryable"] is False, "the change was made"
+        # The lease is over: somebody else may have the session, and another state of it.
+        with pytest.raises(ToolFailure, match="not available"):
+            connection.call("counters.count", {"name": "n", **ANN})
         other.rollback()
-    attempts = 0
-    while attempts < 100:  # the archive may be in the middle of an attempt of its own
-        attempts += 1
+    for _ in range(100):  # the archive may be in the middle of an attempt of its own
         with contextlib.suppress(ToolFailure):
-            assert connection.call("counters.add", {"name": "n", **ANN}) == attempts + 1
+            assert connection.call("counters.add", {"name": "n", **ANN}) == 2
             break
     stop(serve)
-    assert start().call("counters.count", {"name": "n", **ANN}) == attempts + 1
+    assert start().call("counters.count", {"name": "n", **ANN}) == 2
 
 
 @pytest.mark.parametrize(
@@ -309,6 +336,98 @@ def test_an_archive_that_cannot_be_opened_ends_the_start(url: str, reason: str) 
     worker = Worker(Settings(archive=url))
     with pytest.raises(StartError, match=reason):
         worker.start()
+
+
+@pytest.mark.parametrize("durability", ["commit", "delayed"])
+def test_two_workers_never_both_have_a_session(
+    start: Callable[..., Connection], durability: str
+) -> None:
+    first, second = (start(archive_durability=durability) for _ in range(2))
+    assert second.call("session.list", ANN) == []
+    first.call("counters.make", {"name": "n", **ANN})
+    with pytest.raises(ToolFailure, match="lives on worker"):
+        second.call("counters.make", {"name": "n", **ANN})
+    assert first.call("counters.add", {"name": "n", **ANN}) == 1
+
+
+def test_a_session_that_holds_nothing_here_is_looked_for_now_and_then(
+    start: Callable[..., Connection],
+) -> None:
+    first, second = start(), start()
+    assert second.call("session.list", ANN) == []
+    first.call("counters.make", {"name": "n", **ANN})
+    while True:  # for a second at most, an empty answer is believed
+        try:
+            assert second.call("session.list", ANN) == []
+        except ToolFailure as failure:
+            assert "lives on worker" in str(failure)  # noqa: PT017 - the way out of the loop
+            break
+
+
+@pytest.mark.parametrize("kind", ["object", "huge", "list"])
+def test_what_cannot_be_saved_costs_the_others_nothing(
+    kind: str, start: Callable[..., Connection], serve: Any
+) -> None:
+    if kind == "list":
+        serve.expected_errors = ("a recipe cannot be made",)
+    first = start()
+    first.call("counters.make", {"name": "good", **ANN})
+    first.call("counters.make_bad", {"name": "bad", "kind": kind, **ANN})
+    assert first.call("counters.add", {"name": "good", **ANN}) == 1
+    stop(serve)
+    second = start()
+    listed = {r["name"]: r.get("lost") for r in second.call("session.list", ANN)}
+    assert listed["good"] is None
+    assert "cannot be" in listed["bad"]
+    assert second.call("counters.count", {"name": "good", **ANN}) == 1
+
+
+@pytest.mark.parametrize("how", ["nothing", "exit", "stop"])
+def test_a_rebuild_that_goes_wrong_costs_the_others_nothing(
+    how: str, start: Callable[..., Connection], serve: Any
+) -> None:
+    first = start()
+    first.call("session.put", {"name": "v", "value": 1, **ANN})
+    first.call("counters.make_bad", {"name": "bad", "kind": how, **ANN})
+    stop(serve)
+    second = start()
+    assert second.call("session.get", {"name": "v", **ANN}) == 1
+    (lost,) = [r["lost"] for r in second.call("session.list", ANN) if "lost" in r]
+    assert "cannot be built again" in lost
+    assert second.call("session.close", ANN)["released"] == 2
+
+
+def test_a_change_after_the_end_of_its_call_is_saved_too(
+    start: Callable[..., Connection], serve: Any, gate: Gate
+) -> None:
+    first = start()
+    first.call("counters.make", {"name": "n", **ANN})
+    request = first.request("counters.add_late", {"name": "n", **ANN})
+    call = first.stub.ExecuteTool.future(request, timeout=LIMIT)
+    gate.reached()
+    call.cancel()
+    while first.call("worker.stats")["calls"]["in_flight"] > 1:
+        pass
+    gate.open()
+    assert first.call("counters.count", {"name": "n", **ANN}) == 1
+    store = serve.worker._store
+    while store.get("ann").has_changes:
+        pass
+    stop(serve)
+    assert start().call("counters.count", {"name": "n", **ANN}) == 1
+
+
+def test_a_large_value_holds_nobody_up(start: Callable[..., Connection], serve: Any) -> None:
+    first = start()
+    call = first.stub.ExecuteTool.future(
+        first.request("session.put", {"name": "b", **ANN}, binary={"value": bytes(30 << 20)}),
+        timeout=60,
+    )
+    while not call.done():
+        first.stub.Ping(pb.PingRequest(), timeout=5)  # seconds; it took twelve once
+    assert call.result().success
+    stop(serve)
+    assert len(start().call("session.get", {"name": "b", **ANN}, timeout=60)) == 30 << 20
 
 
 # --- Documents ------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ LIMIT = 20.0
 
 @pytest.fixture
 def session() -> Session:
-    session = Session("s1", journaled=True)
+    session = Session("s1", changed=lambda _: None)
     session.put("a.x", "value", name="n")
     session.changes()
     return session
