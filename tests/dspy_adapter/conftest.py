@@ -15,8 +15,6 @@ from snakepit_adapters.dspy.loading import loaded
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
-    from snakepit_adapters.dspy.loading import Framework
-
 
 class Engine:
     """Answers with a text, with the pieces of one, or with an error."""
@@ -64,14 +62,14 @@ class AsyncEngine:
 
 
 @pytest.fixture(scope="session")
-def framework() -> Iterator[Framework]:
+def framework() -> Iterator[None]:
     """DSPy as a worker loads it."""
-    with loaded() as framework:
-        yield framework
+    with loaded():
+        yield
 
 
 @pytest.fixture
-def model(framework: Framework) -> Callable[..., tuple[LanguageModel, Engine]]:  # noqa: ARG001 - loads DSPy
+def model(framework: None) -> Callable[..., tuple[LanguageModel, Engine]]:  # noqa: ARG001 - loads DSPy
     """Makes a language model, within a running loop, and the engine that answers for it."""
 
     def make(

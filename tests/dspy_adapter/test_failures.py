@@ -1,41 +1,27 @@
 from __future__ import annotations
 
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dspy
 import pytest
 
 from snakepit_adapters.dspy.adapter import DspyAdapter
-from snakepit_adapters.dspy.failures import MEANINGS, explain, without
+from snakepit_adapters.dspy.failures import without
 from snakepit_worker.errors import (
     DeadlineExceeded,
     FailedPrecondition,
     FrameworkError,
-    Meaning,
     ProviderError,
     Unimplemented,
     WorkerError,
 )
 from snakepit_worker.tools.meanings import Meanings
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 KEY = "key-of-the-session-4711"
 
 
-class Loaded(DspyAdapter):
-    """With its framework there."""
-
-    def meanings(self) -> Sequence[Meaning]:
-        return MEANINGS
-
-    def explain(self, error: BaseException, failure: WorkerError) -> WorkerError:
-        return explain(error, failure)
-
-
-classify = Meanings(Loaded()).of
+classify = Meanings(DspyAdapter()).of
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import gc
 import json
 import sys
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dspy
 import pytest
@@ -18,9 +18,6 @@ from snakepit_adapters.dspy.language_models import PROVIDERS, LanguageModel
 from snakepit_adapters.dspy.programs import Program
 from snakepit_adapters.dspy.signatures import read_signature
 from snakepit_worker.errors import FailedPrecondition, InvalidArgument
-
-if TYPE_CHECKING:
-    from snakepit_adapters.dspy.loading import Framework
 
 KEY = "key-of-the-session-4711"
 ADDRESS = "http://127.0.0.1:1/v1"
@@ -102,7 +99,7 @@ def ask(model: LanguageModel) -> Any:
 
 def test_the_key_of_the_worker_stays_here(
     monkeypatch: pytest.MonkeyPatch,
-    framework: Framework,  # noqa: ARG001 - loads DSPy
+    framework: None,  # noqa: ARG001 - loads DSPy
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
@@ -117,7 +114,7 @@ def test_the_key_of_the_worker_stays_here(
         assert [request.authorization for request in server.requests] == ["Bearer none"]
 
 
-def test_closing_lets_go_of_connections_and_key(framework: Framework) -> None:  # noqa: ARG001 - loads DSPy
+def test_closing_lets_go_of_connections_and_key(framework: None) -> None:  # noqa: ARG001 - loads DSPy
     async def main() -> None:
         settings = LMSettings(model=server.model, api_base=server.base_url, api_key=KEY)
         model = LanguageModel.configure(settings)

@@ -34,22 +34,23 @@ from examples.demo.scripted_model import Facts, ScriptedModelServer
 
 async def main():
     settings = LMSettings(model=server.model, api_base=server.base_url, num_retries=0)
-    model = dspy.language_model.configure(settings)
+    model = language_models.LanguageModel.configure(settings)
     signature = read_signature("question, n: int -> answer: list[str]")
-    program = dspy.program("ChainOfThought", signature)
+    program = programs.Program("ChainOfThought", signature)
     for layout in ("text", "json", "json_schema"):
         inputs = {"question": "?", "n": 1}
         request = program.request(inputs, model, response_format=layout)
         if layout == "json_schema":
             await request.run(asyncio.to_thread)
         try:
-            async for _ in dspy.stream(request):
+            async for _ in streaming.stream(request):
                 pass
         except Exception:  # the scripted answer does not fit each layout
             pass
     await model.lm.aclose()
 
-with loaded() as dspy, ScriptedModelServer(Facts({})) as server:
+with loaded(), ScriptedModelServer(Facts({})) as server:
+    from snakepit_adapters.dspy import language_models, programs, streaming
     before = set(sys.modules)
     asyncio.run(main())
     print(sorted(set(sys.modules) - before))
