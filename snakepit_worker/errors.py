@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Final, Literal, TypeAlias, get_args
+from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args
 
 __all__ = [
     "CallbackError",
@@ -30,6 +30,7 @@ __all__ = [
     "FailedPrecondition",
     "FrameworkError",
     "HostUnavailable",
+    "InnerCallFailed",
     "InvalidArgument",
     "Meaning",
     "NotFound",
@@ -320,6 +321,34 @@ class ElixirToolRefused(ElixirToolError):
 
 class HostUnavailable(Unavailable):
     """The host does not answer, or this worker has none."""
+
+
+class InnerCallFailed(WorkerError):
+    """A tool of this worker that a tool called has failed; the code is that tool's.
+
+    Args:
+        message: What went wrong, with the tool's name.
+        tool: Name of the tool that was called.
+        type: Class name of what it raised.
+        reason: The text of that.
+        **facts: As for `WorkerError`.
+    """
+
+    category = "callback"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        tool: str,
+        type: str,  # noqa: A002 - the word that callers read in the failure object
+        reason: str,
+        **facts: Any,  # noqa: ANN401 - as the base class has them
+    ) -> None:
+        super().__init__(message, **facts)
+        self.tool = tool
+        self.type = type
+        self.reason = reason
 
 
 class SerializationError(WorkerError):

@@ -38,6 +38,7 @@ from snakepit_worker.telemetry.events import Events
 from snakepit_worker.telemetry.logging import logger
 from snakepit_worker.telemetry.tracing import Tracing
 from snakepit_worker.tools.builtin import Inside, builtin_adapters
+from snakepit_worker.tools.context import current_call
 from snakepit_worker.tools.foreign import ForeignAdapter
 from snakepit_worker.tools.foreign_telemetry import connect
 from snakepit_worker.tools.loading import load
@@ -286,7 +287,9 @@ class Worker:
         wrong: WorkerError | None,
     ) -> pb.ExecuteToolResponse:
         """A call inside a call."""
-        call = Call(request, deadline, {CORRELATION_HEADER: correlation_id})
+        outer = current_call.get()
+        depth = outer.depth if outer is not None else 0
+        call = Call(request, deadline, {CORRELATION_HEADER: correlation_id}, depth=depth)
         if wrong is not None:
             return self._dispatcher.refuse(call, wrong)
         return await self._dispatcher.call_within(call)
@@ -462,7 +465,7 @@ class Worker:
         except Exception:  # noqa: BLE001 - whatever fails, the process still ends
             logger().exception("shutting down failed")
         finally:
-            self._threads.close()
+            self._places.close()
             self._closers.shut_down()
             self._main.close()
             self._stopped.set()

@@ -34,6 +34,7 @@ class Call:
         deadline: When the caller stops waiting.
         headers: What came beside the request.
         job: Follows the call, where it runs as a job.
+        depth: How many other calls it is inside of.
     """
 
     __slots__ = (
@@ -42,6 +43,7 @@ class Call:
         "context",
         "correlation_id",
         "deadline",
+        "depth",
         "failure",
         "fields",
         "headers",
@@ -61,12 +63,14 @@ class Call:
         deadline: Deadline,
         headers: abc.Mapping[str, str],
         job: Job | None = None,
+        depth: int = 0,
     ) -> None:
         self.begun = time.perf_counter_ns()
         self.request = request
         self.deadline = deadline
         self.headers = headers
         self.job = job
+        self.depth = depth
         self.correlation_id = (
             headers.get(CORRELATION_HEADER)
             or request.metadata.get("correlation_id")

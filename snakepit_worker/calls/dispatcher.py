@@ -13,11 +13,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from snakepit_worker import deadline
-from snakepit_worker.calls import executors
 from snakepit_worker.calls.arguments import decode_arguments
 from snakepit_worker.calls.call import Call, logical_session
 from snakepit_worker.calls.encoding import IS_A_STREAM, Encoder
 from snakepit_worker.calls.failures import FailureReports
+from snakepit_worker.calls.inner import InnerCalls
 from snakepit_worker.calls.native import NativeCall
 from snakepit_worker.calls.reports import CallReports
 from snakepit_worker.errors import DeadlineExceeded, FailedPrecondition, Unavailable
@@ -100,8 +100,8 @@ class Dispatcher:
         self._spans = spans
         self._readiness = readiness
         self._archiving = archiving
-        self._run_sync = partial(executors.run, places.threads.runner)
         self._loop = asyncio.get_running_loop()
+        self._inner = InnerCalls(self.call_within, self._loop, spans)
         self._running: set[Call] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -291,11 +291,13 @@ class Dispatcher:
         context = await self._enter(call)
         if tool.signature.context_parameter is not None:
             bound[tool.signature.context_parameter] = context
-        place = self._places.main if tool.main_thread else self._places.of(request, arguments)
+        main = self._places.main
+        place = main if tool.main_thread else self._places.of(request, arguments, call.depth)
         if not tool.is_async:
+            context.on_main_thread = place is main
             await self._admit(call, place.lane)
         elif tool.owner.name not in RESERVED_NAMES:  # those answer also when nobody else can
-            await self._admit(call, self._places.loop)
+            await self._admit(call, self._places.at(call.depth).loop)
         return NativeCall(tool, bound, place.runner)
 
     async def _open_foreign(self, call: Call) -> ForeignCall:
@@ -308,8 +310,9 @@ class Dispatcher:
         foreign = self._check_foreign(request.tool_name)
         arguments = call.arguments = decode_arguments(request)
         context = await self._enter(call)
-        place = self._places.of(request, arguments)
-        await self._admit(call, self._places.loop if foreign.is_async else place.lane)
+        place = self._places.of(request, arguments, call.depth)
+        loop = self._places.at(call.depth).loop
+        await self._admit(call, loop if foreign.is_async else place.lane)
         return foreign.open(request.tool_name, arguments, context, place.runner)
 
     def _check_foreign(self, tool: str) -> ForeignServer:
@@ -346,9 +349,11 @@ class Dispatcher:
             call.correlation_id,
             call.deadline,
             request.metadata,
-            self._run_sync,
+            self._places.at(call.depth).run_sync,
             self._elixir,
             partial(CallReports, call, self._events, self._encoder, self._loop),
+            self._inner,
+            call.depth,
         )
         self._session_seen(request.session_id)
         self._events.emit("tool.execution.start", _ONE, call.event_metadata(), call.correlation_id)

@@ -26,7 +26,7 @@ from snakepit_worker.errors import (
 )
 from snakepit_worker.wire.convention import correlation_headers
 from snakepit_worker.wire.generated import snakepit_bridge_pb2 as pb
-from snakepit_worker.wire.results import Binary
+from snakepit_worker.wire.replies import reply_value
 from snakepit_worker.wire.values import decode, to_any
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class ElixirTools:
             except grpc.aio.AioRpcError as error:
                 raise _failure(name, error) from None
             if response.success:
-                return _result(response)
+                return reply_value(response)
             reason = response.error_message
             if reason != _UNKNOWN_SESSION and not _is_missing(reason, name):
                 break
@@ -230,18 +230,6 @@ def _object(text: str) -> Any:  # noqa: ANN401 - JSON of the host's
         return msgspec.json.decode(text) if text else {}
     except msgspec.DecodeError:
         return {}
-
-
-def _result(response: pb.ExecuteElixirToolResponse) -> Any:  # noqa: ANN401 - as call()
-    value: Any = None
-    if response.HasField("result"):
-        try:
-            value = decode(response.result, "result")
-        except WorkerError:  # a term that is not JSON comes as Elixir shows it
-            value = response.result.value.decode("utf-8", "replace")
-    if response.binary_result:
-        return Binary(response.binary_result, value) if value else response.binary_result
-    return value
 
 
 def _is_missing(reason: str, name: str) -> bool:

@@ -71,6 +71,13 @@ class Spans:
             span.set_status(StatusCode.ERROR, "cancelled")
         span.end()
 
+    @staticmethod
+    def present() -> dict[str, str]:
+        """Headers that make a span a part of the trace of what this code serves."""
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier)
+        return carrier
+
     @contextmanager
     def outgoing(self, name: str) -> Iterator[Headers]:
         """A span around a call to the host; gives the headers that carry the trace there.
@@ -84,10 +91,8 @@ class Spans:
             record_exception=False,  # it would send the text and the traceback as they are
             set_status_on_exception=False,
         ) as span:
-            carrier: dict[str, str] = {}
-            propagate.inject(carrier)
             try:
-                yield tuple(carrier.items())
+                yield tuple(self.present().items())
             except Exception as error:
                 span.set_attribute("error.type", type(error).__name__)
                 span.set_status(StatusCode.ERROR, redact(valid_text(error)))

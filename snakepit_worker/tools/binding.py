@@ -14,6 +14,7 @@ from snakepit_worker.errors import InvalidArgument, StartError
 from snakepit_worker.tools.context import CallContext
 from snakepit_worker.tools.conversion import convert
 from snakepit_worker.tools.filling import unfillable
+from snakepit_worker.tools.nested_binary import has_places, placed
 from snakepit_worker.tools.violations import Violations
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Signature:
     def __init__(self, function: Callable[..., Any], tool: str) -> None:
         self.tool = tool
         self.context_parameter: str | None = None
+        self._rest: Parameter | None = None
+        """Stands for all arguments that no other parameter is for."""
         self._parameters: dict[str, Parameter] = {}
         try:
             hints = typing.get_type_hints(function, include_extras=True)
@@ -65,7 +68,11 @@ class Signature:
                     raise StartError(msg)
                 self.context_parameter = name
                 continue
+            if parameter.kind is parameter.VAR_KEYWORD:
+                self._rest = _parameter(tool, parameter, hints)
+                continue
             self._parameters[name] = _parameter(tool, parameter, hints)
+        self._places = {p.name for p in self._parameters.values() if has_places(p.hint)}
         self._required = {p.name for p in self._parameters.values() if p.required}
         self._returns = hints.get("return", Any)
         self._struct = self._define_struct()
@@ -79,9 +86,11 @@ class Signature:
         Raises:
             InvalidArgument: Naming every argument that is wrong, missing or unknown.
         """
+        if self._places:
+            arguments = placed(arguments, self._places)
         bound: dict[str, Any] = {}
         for name, value in arguments.items():
-            parameter = self._parameters.get(name)
+            parameter = self._parameters.get(name) or self._for_the_rest(name)
             if parameter is None:
                 if name in RUNTIME_ARGUMENTS:
                     continue
@@ -107,6 +116,8 @@ class Signature:
         schema.pop("title", None)
         if components:
             schema["$defs"] = components
+        if self._rest is not None:
+            schema["additionalProperties"] = msgspec.json.schema(self._rest.hint)
         return schema
 
     def returns(self) -> dict[str, Any]:
@@ -118,6 +129,12 @@ class Signature:
             return msgspec.json.schema(hint)
         except (TypeError, ValueError):
             return {}
+
+    def _for_the_rest(self, name: str) -> Parameter | None:
+        # Python gives these two to the tool itself.
+        if name in (*RUNTIME_ARGUMENTS, self.context_parameter, "self"):
+            return None
+        return self._rest
 
     def _define_struct(self) -> type[msgspec.Struct]:
         fields = [
@@ -151,7 +168,11 @@ class Signature:
             elif parameter.required:
                 violations.missing(name, parameter.hint)
         for name in arguments:
-            if name not in self._parameters and name not in RUNTIME_ARGUMENTS:
+            if name in self._parameters or name in RUNTIME_ARGUMENTS:
+                continue
+            if (rest := self._for_the_rest(name)) is not None:
+                violations.search(name, arguments[name], rest.hint)
+            else:
                 violations.unknown(name, self._parameters, self.tool)
         msg = f"wrong arguments for {self.tool}: {violations.text()}"
         return InvalidArgument(msg, violations=violations.kept())
@@ -159,7 +180,7 @@ class Signature:
 
 def _parameter(tool: str, parameter: inspect.Parameter, hints: Mapping[str, Any]) -> Parameter:
     name = parameter.name
-    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+    if parameter.kind is parameter.VAR_POSITIONAL:
         msg = f"tool {tool}: *{name} cannot be described; name each parameter"
         raise StartError(msg)
     if parameter.kind is parameter.POSITIONAL_ONLY:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import CancelledError
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar
 
 from snakepit_worker.errors import Cancelled, DeadlineExceeded, FailedPrecondition
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from concurrent.futures import Future
 
     from snakepit_worker.deadline import Deadline
     from snakepit_worker.host.elixir_tools import ElixirTools
     from snakepit_worker.sessions import Session
 
-__all__ = ["CallContext", "Reports", "RunSync", "current_call"]
+__all__ = ["CallContext", "InnerCalls", "Reports", "RunSync", "current_call"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,6 +31,28 @@ class RunSync(Protocol):
 
     def __call__(self, call: Callable[[], T]) -> Awaitable[T]:
         """The function's result, awaitable on the event loop."""
+
+
+class InnerCalls(Protocol):
+    """Calls this worker's tools from inside of one of them."""
+
+    async def call(
+        self,
+        outer: CallContext,
+        tool: str,
+        arguments: Mapping[str, object],
+        binary: Mapping[str, bytes],
+    ) -> Any:  # noqa: ANN401 - whatever the tool answers
+        """The tool's result, awaited on the worker's event loop."""
+
+    def call_blocking(
+        self,
+        outer: CallContext,
+        tool: str,
+        arguments: Mapping[str, object],
+        binary: Mapping[str, bytes],
+    ) -> Any:  # noqa: ANN401 - as above
+        """The same on any other thread."""
 
 
 class Reports(Protocol):
@@ -56,17 +80,23 @@ class CallContext:
         correlation_id: Joins the log lines of both sides.
         deadline: When the caller stops waiting.
         metadata: What the caller sent beside the arguments; text only.
+        depth: How many calls of this worker's tools it is inside of.
+        on_main_thread: Whether it has the main thread for itself.
     """
 
     __slots__ = (
         "_cancelled",
         "_elixir",
+        "_inner",
         "_make_reports",
         "_reports",
         "_run_sync",
+        "_waits_for",
         "correlation_id",
         "deadline",
+        "depth",
         "metadata",
+        "on_main_thread",
         "session",
         "tool",
         "worker_session_id",
@@ -83,6 +113,8 @@ class CallContext:
         run_sync: RunSync,
         elixir: Callable[[Sequence[str], Deadline, str], ElixirTools],
         make_reports: Callable[[], Reports],
+        inner: InnerCalls,
+        depth: int,
     ) -> None:
         self.tool = tool
         self.session = session
@@ -94,7 +126,11 @@ class CallContext:
         self._elixir = elixir
         self._make_reports: Callable[[], Reports] | None = make_reports
         self._reports: Reports | None = None
+        self._inner = inner
+        self.depth = depth
+        self.on_main_thread = False
         self._cancelled = False
+        self._waits_for: set[Future[Any]] = set()
 
     @property
     def elixir(self) -> ElixirTools:
@@ -104,15 +140,86 @@ class CallContext:
             FailedPrecondition: While the call has a resource for itself: what Elixir calls back
                 could wait for that very resource.
         """
-        # Here, because what adapter authors import at their top has to be cheap.
-        from snakepit_worker.sessions.leases import exclusively_held  # noqa: PLC0415
-
-        handle = exclusively_held()
-        if handle is not None:
-            msg = f"no call to Elixir while {handle!r} is leased exclusively"
-            raise FailedPrecondition(msg, details={"handle": handle})
+        _refuse_while_leased("no call to Elixir")
         sessions = (self.session.id, self.worker_session_id)
         return self._elixir(sessions, self.deadline, self.correlation_id)
+
+    async def call(
+        self,
+        tool: str,
+        arguments: Mapping[str, object] | None = None,
+        *,
+        binary: Mapping[str, bytes] | None = None,
+    ) -> Any:  # noqa: ANN401 - whatever the tool answers
+        """Call another tool of this worker and wait for its result, on the event loop.
+
+        It runs in this call's session, with its metadata and its correlation id, and ends with it.
+        It needs no place that calls of callers could be waiting for.
+
+        Args:
+            tool: Full name.
+            arguments: JSON values by name; the session cannot be another one.
+            binary: Binary parameters by name.
+
+        Returns:
+            The decoded result; for a binary one bytes, or `Binary` where metadata came with them.
+
+        Raises:
+            InnerCallFailed: When the tool failed; its code is that of the tool's failure.
+            InvalidArgument: When the arguments name a session.
+            FailedPrecondition: While this call has the main thread or a resource for itself: the
+                other could wait for that very thing.
+            ResourceExhausted: When this call is inside of too many others.
+        """
+        return await self._inside().call(self, tool, arguments or {}, binary or {})
+
+    def call_blocking(
+        self,
+        tool: str,
+        arguments: Mapping[str, object] | None = None,
+        *,
+        binary: Mapping[str, bytes] | None = None,
+    ) -> Any:  # noqa: ANN401 - as call()
+        """The same as ``call``, for synchronous tools and threads that they start.
+
+        Args:
+            tool: As for ``call``.
+            arguments: As for ``call``.
+            binary: As for ``call``.
+
+        Raises:
+            WorkerError: As ``call``.
+            Cancelled: When nobody waits for this call any more; the other one is cancelled too.
+            RuntimeError: On the event loop, which must not wait.
+        """
+        return self._inside().call_blocking(self, tool, arguments or {}, binary or {})
+
+    def wait_for(self, future: Future[T]) -> T:
+        """The result of a future, which is cancelled where this call is meanwhile.
+
+        Args:
+            future: Done by another thread.
+
+        Raises:
+            Cancelled: When it was cancelled.
+        """
+        self._waits_for.add(future)
+        if self._cancelled:
+            future.cancel()
+        try:
+            return future.result()
+        except CancelledError:
+            msg = f"the call to {self.tool} was cancelled"
+            raise Cancelled(msg) from None
+        finally:
+            self._waits_for.discard(future)
+
+    def _inside(self) -> InnerCalls:
+        _refuse_while_leased("no call of another tool")
+        if self.on_main_thread:
+            msg = f"{self.tool} runs on the main thread, where it cannot wait for another tool"
+            raise FailedPrecondition(msg)
+        return self._inner
 
     @property
     def cancelled(self) -> bool:
@@ -122,6 +229,8 @@ class CallContext:
     def cancel(self) -> None:
         """Mark the call as cancelled; a synchronous tool sees it at its next checkpoint."""
         self._cancelled = True
+        for future in tuple(self._waits_for):
+            future.cancel()
 
     def checkpoint(self) -> None:
         """Give up here if nobody waits any more; for long synchronous tools.
@@ -190,6 +299,16 @@ class CallContext:
             **kwargs: Its keyword arguments.
         """
         return await self._run_sync(lambda: function(*args, **kwargs))
+
+
+def _refuse_while_leased(what: str) -> None:
+    # Here, because what adapter authors import at their top has to be cheap.
+    from snakepit_worker.sessions.leases import exclusively_held  # noqa: PLC0415
+
+    handle = exclusively_held()
+    if handle is not None:
+        msg = f"{what} while {handle!r} is leased exclusively"
+        raise FailedPrecondition(msg, details={"handle": handle})
 
 
 current_call: ContextVar[CallContext | None] = ContextVar("current_call", default=None)

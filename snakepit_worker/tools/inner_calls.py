@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from snakepit_worker.errors import InvalidArgument, Violation
+from snakepit_worker.errors import InnerCallFailed, InvalidArgument, Violation
 from snakepit_worker.wire.generated.snakepit_bridge_pb2 import ExecuteToolRequest
 from snakepit_worker.wire.values import to_any
 
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from snakepit_worker.tools.context import CallContext
+    from snakepit_worker.wire.failures import Failure
     from snakepit_worker.wire.generated.snakepit_bridge_pb2 import ExecuteToolResponse
 
-__all__ = ["build_request", "outcome", "refusal"]
+__all__ = ["build_request", "failed", "inner_request", "outcome", "refusal"]
 
 _SESSION: Final = "session_id"
 
@@ -46,6 +47,49 @@ def build_request(
         except (binascii.Error, ValueError) as error:
             violations.append(Violation(f"binary.{name}", f"expected base64: {error}"))
     return request, violations
+
+
+def inner_request(
+    ctx: CallContext, tool: str, arguments: Mapping[str, object], binary: Mapping[str, bytes]
+) -> ExecuteToolRequest:
+    """The request of a call that a tool makes of another.
+
+    Args:
+        ctx: The outer call; its session and metadata are those of the inner one.
+        tool: Full name.
+        arguments: By name.
+        binary: Binary parameters by name.
+
+    Raises:
+        InvalidArgument: When the arguments name a session.
+    """
+    if _SESSION in arguments:
+        text = "a tool calls others in its own session only"
+        raise InvalidArgument(f"{_SESSION}: {text}", violations=[Violation(_SESSION, text)])
+    request, _ = build_request(ctx, tool, arguments, {})
+    request.binary_parameters.update(binary)
+    return request
+
+
+def failed(tool: str, failure: Failure) -> InnerCallFailed:
+    """The failure of an inner call, for the tool that made it.
+
+    Args:
+        tool: Whose failure it is.
+        failure: The failure.
+    """
+    return InnerCallFailed(
+        f"{tool}: {failure.type}: {failure.message}",
+        tool=tool,
+        type=failure.type,
+        reason=failure.message,
+        code=failure.code,
+        retryable=failure.retryable,
+        retry_after=failure.retry_after,
+        violations=failure.violations,
+        details={**failure.details, "tool": tool, "error_id": failure.error_id},
+        help=failure.help,
+    )
 
 
 def refusal(tool: str, violations: Sequence[Violation]) -> InvalidArgument | None:

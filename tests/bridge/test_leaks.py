@@ -107,7 +107,7 @@ def held(serve: Served) -> dict[str, int]:
         "events too many": max(0, len(worker._events._buffer) - EVENTS),
     }
     places = worker._places
-    for lane in (places.loop, places.threads.lane, places.main.lane):
+    for lane in (places.at(0).loop, places.at(0).threads.lane, places.main.lane):
         found[f"places on {lane.name}"] = lane.running + lane.waiting + lane.size - lane.places
         found[f"sessions waiting for {lane.name}"] = len(lane._sessions) + len(lane._turns)
     return found

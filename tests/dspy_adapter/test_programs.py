@@ -136,11 +136,14 @@ def test_options_reach_the_model(model: Callable[..., Any]) -> None:
 
 def test_the_schema_describes_the_outputs(model: Callable[..., Any]) -> None:
     async def main() -> Any:
-        lm, _ = model("", response_format="json_schema")
+        text = json.dumps({"answer": "!", "n": None, "kind": "a", "of": {}})
+        lm, engine = model(text, response_format="json_schema")
         called = program("q -> answer, n: int | None, kind: Literal['a', 'b'], of: dict[str, int]")
-        return called.request({"q": "?"}, lm).arguments["config"]["response_format"]
+        await called.request({"q": "?"}, lm).run(asyncio.to_thread)
+        return engine.requests[0].config.response_format
 
-    assert asyncio.run(main())["json_schema"]["schema"] == {
+    asked = asyncio.run(main())
+    assert asked["schema"] == {
         "type": "object",
         "properties": {
             "answer": {"type": "string"},

@@ -142,7 +142,7 @@ def test_an_optional_type_allows_none(text: str, optional: bool) -> None:  # noq
         ("a: dict[int, str] -> b", "expected 'str', as keys are in JSON, got 'int' at character 9"),
         ("a: os.path -> b", "got '.' at character 6"),
         ("a: __import__('os') -> b", "got '(' at character 14"),
-        ("a: Image -> b", "expected one of str, int,"),
+        ("a: Picture -> b", "expected one of str, int,"),
         ("a: Literal[] -> b", "expected a string, a whole number, True, False or None, got ']'"),
         ("a: Literal['\\x41'] -> b", "at character 12"),
         ("a: Literal[1234567890123456789] -> b", "got '1' at character 12"),

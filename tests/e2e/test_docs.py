@@ -6,16 +6,34 @@ import contextlib
 import io
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pytest
 
+from snakepit_worker.testing import Connection
 from snakepit_worker.tools.loading import ENTRY_POINT_GROUP
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 BLOCK: Final = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FILE: Final = re.compile(r"# (\w+\.py)\n")
+ELIXIR_CALL: Final = re.compile(
+    r'SnakepitWorker\.(?:call!?|stream)\(\s*"([\w.]+)"(?:(,\s*)(?=%\{))?'
+)
+BINARY: Final = re.compile(r",\s*ann \+\+ \[binary_parameters:\s*(?=%\{)")
+STRING: Final = r'"(?:\\.|[^"\\])*"'
+BRACE: Final = re.compile(rf"{STRING}|[{{}}]")
+TERM: Final = re.compile(rf"({STRING})|([a-z]\w*):(?=\s)|(=>|%\{{|\bnil\b|\btrue\b|\bfalse\b)")
+WORDS: Final = {"=>": ":", "%{": "{", "nil": "None", "true": "True", "false": "False"}
+
+
+class Call(NamedTuple):
+    """A call of a tool, in whichever language it is written."""
+
+    tool: str
+    arguments: dict[str, Any]
+    binary: dict[str, Any]
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
@@ -23,14 +41,48 @@ def blocks(page: str) -> list[tuple[str, str]]:
     return BLOCK.findall((DOCS / page).read_text(encoding="utf-8"))
 
 
-def run(page: str, folder: Path, namespace: dict[str, Any]) -> int:
+def elixir_calls(text: str, names: dict[str, Any]) -> Iterator[Call]:
+    """The calls in a block of Elixir, whose variables are those of the Python beside it."""
+    for match in ELIXIR_CALL.finditer(text):
+        end = match.end()
+        arguments, binary = "%{}", "%{}"
+        if match[2]:
+            arguments = term(text, end)
+            end += len(arguments)
+        if found := BINARY.match(text, end):
+            binary = term(text, found.end())
+        yield Call(match[1], value(arguments, names), value(binary, names))
+
+
+def term(text: str, start: int) -> str:
+    """The map that begins there."""
+    depth = 0
+    for brace in BRACE.finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
+        if depth == 0:
+            return text[start : brace.end()]
+    raise AssertionError(f"not closed: {text[start:]}")
+
+
+def value(elixir: str, names: dict[str, Any]) -> Any:
+    """What a term of maps, lists, texts, numbers and variables is in Python."""
+
+    def translated(match: re.Match[str]) -> str:
+        text, key, word = match.groups()
+        return text or (f'"{key}":' if key else WORDS[word])
+
+    return eval(TERM.sub(translated, elixir), {}, names)  # noqa: S307 - our own text
+
+
+def run(page: str, folder: Path, namespace: dict[str, Any], made: list[Call] | None = None) -> int:
     """Run a page in the working directory; the number of outputs that were compared.
 
     A block that begins with a file's name is that file; a text block is what the block before it
-    prints.
+    prints.  Where calls are remembered, those of a Python block are those of the Elixir before it.
     """
     compared = 0
     printed = None
+    elixir = ""
     for language, text in blocks(page):
         if language == "python":
             if file := FILE.match(text):
@@ -40,6 +92,12 @@ def run(page: str, folder: Path, namespace: dict[str, Any]) -> int:
             with contextlib.redirect_stdout(output):
                 exec(compile(text, page, "exec"), namespace)  # noqa: S102 - our own text
             printed = output.getvalue()
+            if made is not None:
+                assert made == list(elixir_calls(elixir, namespace)), text
+                made.clear()
+                elixir = ""
+        elif language == "elixir":
+            elixir += text
         elif language == "text":
             assert printed == text
             printed = None
@@ -78,13 +136,34 @@ def test_a_session_holds_what_is_shown(tmp_path: Path) -> None:
     assert run("sessions.md", tmp_path, {}) == 1
 
 
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+    """The calls that connections make."""
+    calls: list[Call] = []
+    request = Connection.request
+
+    def remember(self: Connection, tool: str, arguments: Any = None, **more: Any) -> Any:
+        calls.append(Call(tool, dict(arguments or {}), dict(more.get("binary") or {})))
+        return request(self, tool, arguments, **more)
+
+    monkeypatch.setattr(Connection, "request", remember)
+    return calls
+
+
 @pytest.mark.timeout(120)
-def test_dspy_answers_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dspy_answers_as_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[Call]
+) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {}
     try:
-        assert run("dspy.md", tmp_path, namespace) > 3
+        assert run("dspy.md", tmp_path, namespace, made) > 20
     finally:
-        for name, end in (("connection", "close"), ("worker", "stop"), ("model", "close")):
+        for name, end in (
+            ("connection", "close"),
+            ("worker", "stop"),
+            ("host", "close"),
+            ("model", "close"),
+        ):
             if name in namespace:
                 getattr(namespace[name], end)()

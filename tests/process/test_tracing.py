@@ -163,6 +163,21 @@ def test_a_call_is_a_span_of_its_callers_trace(
     assert collector.resource["service.instance.id"] == "seven"
 
 
+@pytest.mark.parametrize("tool", ["around", "around_in_thread"])
+def test_a_call_inside_of_a_call_is_a_part_of_its_trace(
+    workers: Workers, collector: Collector, tool: str
+) -> None:
+    worker, connection = workers.start(
+        TRACED, environment={"SNAKEPIT_OTEL_ENDPOINT": collector.url}
+    )
+    assert connection.call(f"traced.{tool}")
+    assert worker.stop() == 0
+    outer = collector.spans[f"call traced.{tool}"]
+    inner = collector.spans["call traced.inner"]
+    assert inner.trace_id == outer.trace_id
+    assert inner.parent_span_id == outer.span_id
+
+
 def test_a_call_without_traceparent_begins_a_trace(workers: Workers, collector: Collector) -> None:
     endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}  # the standard's own variable
     worker, connection = workers.start(TRACED, environment=endpoint)

@@ -388,8 +388,12 @@ def variadic(*values: int) -> None:
     del values
 
 
-def keywords(**values: int) -> None:
+def rest_without_a_hint(**values) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN003 - under test
     del values
+
+
+def rest(ctx: CallContext, first: str = "", **values: int) -> None:
+    del ctx, first, values
 
 
 def positional(p: int, /) -> None:
@@ -442,7 +446,7 @@ def bytes_or_numbers(p: list[bytes | None] | int) -> None:
         (bytes_or_numbers, r"p\[…\] is bytes"),
         (no_hint, "parameter p has no type hint"),
         (variadic, r"\*values cannot be described"),
-        (keywords, r"\*values cannot be described"),
+        (rest_without_a_hint, "parameter values has no type hint"),
         (positional, "p is positional-only"),
         (of_the_runtime, "session_id belongs to the runtime"),
         (of_the_runtime_too, "idempotent belongs to the runtime"),
@@ -584,3 +588,26 @@ def test_bytes_that_were_not_given_are_a_binary_parameter() -> None:
 
     with pytest.raises(InvalidArgument, match=r"got nothing; send it as a binary parameter$"):
         Signature(function, "shop.tool").bind({})
+
+
+def test_the_rest_of_the_arguments_can_have_a_parameter() -> None:
+    signature = Signature(rest, "shop.tool")
+    assert signature.bind({"a": 1, "first": "x", "session_id": "s", "b": 2}) == {
+        "a": 1,
+        "first": "x",
+        "b": 2,
+    }
+    schema = signature.schema()
+    assert list(schema["properties"]) == ["first"]
+    assert schema["additionalProperties"] == {"type": "integer"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [({"a": "text"}, "a"), ({"ctx": 1}, "ctx"), ({"self": 1}, "self"), ({"first": 1}, "first")],
+    ids=str,
+)
+def test_the_rest_is_checked_too(arguments: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        Signature(rest, "shop.tool").bind(arguments)
+    assert [violation.field for violation in raised.value.violations] == [field]

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import dspy
+from dspy.primitives import CodeInterpreterError
 
 from snakepit_worker.errors import (
     DeadlineExceeded,
@@ -15,12 +16,13 @@ from snakepit_worker.errors import (
     Meaning,
     ProviderError,
     Unimplemented,
+    WorkerError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from snakepit_worker.errors import Code, WorkerError
+    from snakepit_worker.errors import Code
 
 __all__ = ["MEANINGS", "explain", "without"]
 
@@ -43,7 +45,7 @@ MEANINGS: Final = (
         ProviderError,
         "UNAUTHENTICATED",
         retryable=False,
-        help="give dspy.configure_lm another api_key",
+        help="give dspy.configure_lm another api_key or credential",
     ),
     Meaning(dspy.LMBillingError, ProviderError, "RESOURCE_EXHAUSTED", retryable=False),
     Meaning(dspy.LMRateLimitError, ProviderError, "RESOURCE_EXHAUSTED"),
@@ -59,6 +61,11 @@ MEANINGS: Final = (
     Meaning(dspy.LMUnsupportedFeatureError, Unimplemented),
     Meaning(dspy.LMUnexpectedError, FrameworkError),
     Meaning(dspy.LMError, ProviderError, "INTERNAL", retryable=False),
+    Meaning(
+        CodeInterpreterError,
+        FailedPrecondition,
+        help="the worker needs Deno 2, and the packages that Deno fetches at its first start",
+    ),
     Meaning(
         dspy.AdapterParseError,
         FrameworkError,
@@ -77,6 +84,8 @@ def explain(error: BaseException, failure: WorkerError) -> WorkerError:
         error: What a tool raised.
         failure: What the table says of it.
     """
+    if isinstance(error, dspy.LMUnexpectedError) and isinstance(error.__cause__, WorkerError):
+        return error.__cause__  # of an engine of our own, such as the failure of an Elixir tool
     if not isinstance(error, dspy.DSPyError):
         return failure
     return type(failure)(
@@ -116,20 +125,21 @@ def _details(error: dspy.DSPyError) -> dict[str, object]:
 
 
 @contextmanager
-def without(secret: str | None) -> Iterator[None]:
-    """Take a secret out of the exceptions that leave the block.
+def without(*secrets: str | None) -> Iterator[None]:
+    """Take secrets out of the exceptions that leave the block.
 
     A provider may quote the key that it refuses, and the key of a private server looks like any
     other word, so no pattern finds it later.
 
     Args:
-        secret: The key, or ``None``.
+        *secrets: The keys; ``None`` stands for none.
     """
     try:
         yield
     except Exception as error:
-        if secret is not None and len(secret) >= _SHORTEST_SECRET:
-            _conceal(error, secret)
+        for secret in secrets:
+            if secret is not None and len(secret) >= _SHORTEST_SECRET:
+                _conceal(error, secret)
         raise
 
 

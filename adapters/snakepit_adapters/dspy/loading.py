@@ -28,13 +28,20 @@ def loaded() -> Iterator[None]:
     private = {
         # Prices of models come from the package instead of from the network.
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        # Otherwise LiteLLM reads a file .env, which nobody asked for.
+        "LITELLM_MODE": "PRODUCTION",
+        # Optimizers draw progress bars; most of these would begin after so many seconds.
+        "TQDM_DELAY": "1e9",
         # By default all processes of a user share one folder, in which values are pickled.  This
         # one is only named: the cache on disk is off, and a killed worker could not remove it.
         "DSPY_CACHEDIR": str(Path(tempfile.gettempdir()) / f"snakepit-dspy-{os.getpid()}"),
     }
     with _environment(private):
         _load()
-        yield
+        from snakepit_adapters.dspy.registered import registered  # noqa: PLC0415 - as in _load
+
+        with registered(os.environ):
+            yield
 
 
 @contextmanager
@@ -54,17 +61,31 @@ def _load() -> None:
     import dspy  # noqa: PLC0415
 
     from snakepit_adapters.dspy import (  # noqa: F401, PLC0415 - for the tools to find
+        agent_tools,
+        agents,
+        compiling,
+        datasets,
+        embedders,
+        evaluation,
         failures,
         language_models,
+        optimizer_checks,
+        plans,
         programs,
+        registered_metrics,
+        retrieval,
         signatures,
         streaming,
         warming,
     )
 
+    registered_metrics.load(os.environ)
     dspy.configure_cache(enable_disk_cache=False, memory_max_entries=_CACHED_ANSWERS)
     # DSPy's own handler writes to stderr, past the worker's log.
     logger = logging.getLogger("dspy")
     logger.handlers.clear()
     logger.propagate = True
+    # These quote whole examples where something fails, which callers are told anyway (`swallowed`).
+    for name in ("dspy.utils.parallelizer", "dspy.teleprompt.bootstrap"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     warming.warm_up()

@@ -2,84 +2,97 @@
 
 from __future__ import annotations
 
-import difflib
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+import copy
+from typing import TYPE_CHECKING, Any, Final
 
 import dspy
 import msgspec
-from pydantic import TypeAdapter, ValidationError
 
-from snakepit_adapters.dspy.arguments import SignatureSpec
-from snakepit_adapters.dspy.failures import without
-from snakepit_adapters.dspy.signatures import Field, Signature, read_signature
-from snakepit_worker.errors import InvalidArgument, Violation
+from snakepit_adapters.dspy.agent_tools import AgentTool
+from snakepit_adapters.dspy.arguments import Generation, SignatureSpec
+from snakepit_adapters.dspy.guarding import awaitable
+from snakepit_adapters.dspy.media import has_address
+from snakepit_adapters.dspy.module_options import options_of
+from snakepit_adapters.dspy.modules import KINDS, Parts, build
+from snakepit_adapters.dspy.registered import signature_of
+from snakepit_adapters.dspy.running import Request
+from snakepit_adapters.dspy.signatures import read_signature
+from snakepit_adapters.dspy.tool_specs import ToolDescription
+from snakepit_adapters.dspy.values import Values, plain, refuse
+from snakepit_worker.errors import InvalidArgument, NotFound, Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from snakepit_adapters.dspy.arguments import Generation, ResponseFormat
+    from snakepit_adapters.dspy.arguments import ResponseFormat
     from snakepit_adapters.dspy.language_models import LanguageModel
+    from snakepit_adapters.dspy.signatures import Signature
     from snakepit_worker.sessions import Recipe
 
-__all__ = ["ModuleName", "Program", "Request", "answer"]
-
-ModuleName = Literal["Predict", "ChainOfThought"]
-
-_REASONING: Final = Field("reasoning")
-"""The output that ``ChainOfThought`` puts before the others."""
+__all__ = ["Program", "Request"]
 
 _STATE: Final = ("traces", "train", "demos", "signature")
 """What belongs to a predictor's state; its language model is the session's."""
-
-_ADAPTERS: Final[Mapping[ResponseFormat, Any]] = {
-    "text": dspy.ChatAdapter(),
-    "json": dspy.JSONAdapter(),
-    "json_schema": dspy.JSONAdapter(),
-}
+_SIZE: Final = 15_000
+"""Bytes that a small program takes: DSPy's module, its signature class and its type adapters."""
+_NONE: Final[Mapping[str, Any]] = {}
 
 
 class Program:
     """A DSPy module with its signature and the examples that it shows to the model.
 
     Args:
-        kind: Name of DSPy's class.
-        signature: What the caller declared.
+        kind: Name of DSPy's class, or of one of ours in `modules`.
+        signature: What the caller declared, for modules that have one of their own.
         demos: Worked examples: values of inputs and outputs by name.
         lm: Name of the session's language model that answers.
+        options: The module's own options, as JSON values.
+        programs: Other programs that it calls, by name; one alone is called ``program``.
+        tools: Tools that it may call.
+        config: Options of each call of the model.
 
     Raises:
-        InvalidArgument: When a demo does not fit the signature, or a field bears the name of one
-            that the class adds.
+        WorkerError: When a demo does not fit the signature, a field bears the name of one that the
+            class adds, a part is missing or does not belong, or the module is not allowed here.
 
     Attributes:
-        kind: Name of DSPy's class.
+        kind: Name of the class.
         signature: What was declared and what the class adds.
         lm: Name of the session's language model that answers.
         module: DSPy's object.
+        values: Checks values of the signature.
+        open: Whether it gives outputs that the signature does not name.
+        programs: Other programs that it calls, by name.
+        tools: Tools that it may call.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of a program
         self,
-        kind: ModuleName,
-        signature: Signature,
+        kind: str,
+        signature: Signature | None = None,
         *,
         demos: Sequence[Mapping[str, Any]] = (),
         lm: str = "default",
+        options: Mapping[str, Any] = _NONE,
+        programs: Mapping[str, Program] = _NONE,
+        tools: Sequence[AgentTool] = (),
+        config: Generation | None = None,
     ) -> None:
         self.kind = kind
         self.lm = lm
+        self.programs = programs
+        self.tools = tools
         self._declared = signature
-        self.signature = _extended(signature) if kind == "ChainOfThought" else signature
-        self._fields = {f.name: f for f in (*self.signature.inputs, *self.signature.outputs)}
-        self._types: dict[str, TypeAdapter[Any]] = {
-            name: TypeAdapter(field.type.annotation) for name, field in self._fields.items()
-        }
-        self._demos = [self._demo(f"demos[{index}]", demo) for index, demo in enumerate(demos)]
-        self.module = getattr(dspy, kind)(_for_dspy(signature))
-        for predictor in self.module.predictors():
-            predictor.demos = [dspy.Example(demo) for demo in self._demos]
+        self._config = config
+        self._options = options_of(kind, options)
+        built = build(kind, Parts(signature, self._options, programs, tools, lm))
+        self.module = built.module
+        self.signature = built.signature
+        self.open = built.open
+        self.values = Values(built.signature)
+        self._demos = [plain(dict(demo)) for demo in demos]
+        if demos:
+            self.set_demos(demos)
 
     @classmethod
     def rebuild(cls, recipe: Recipe) -> Program:
@@ -89,31 +102,66 @@ class Program:
             recipe: What ``recipe`` gave.
 
         Raises:
-            WorkerError: When it is no such thing.
+            WorkerError: When it is no such thing, or not allowed here.
         """
         source = recipe["signature"]
-        fields = {side: source[side] for side in ("inputs", "outputs")}
-        declared = read_signature(
-            msgspec.convert(fields, SignatureSpec), source.get("instructions")
+        declared = None
+        if source is not None:
+            fields = {
+                part: source[part] for part in ("inputs", "outputs", "types") if part in source
+            }
+            declared = read_signature(
+                msgspec.convert(fields, SignatureSpec), source.get("instructions")
+            )
+        config = recipe.get("config")
+        program = cls(
+            recipe["module"],
+            declared,
+            demos=recipe["demos"],
+            lm=recipe["lm"],
+            options=recipe.get("options", {}),
+            programs={name: cls.rebuild(part) for name, part in recipe.get("programs", {}).items()},
+            tools=[_tool(tool) for tool in recipe.get("tools", ())],
+            config=None if config is None else msgspec.convert(config, Generation),
         )
-        program = cls(recipe["module"], declared, demos=recipe["demos"], lm=recipe["lm"])
-        program.load_state(recipe["state"])
+        if "state" in recipe:
+            program.load_state(recipe["state"])
         return program
 
     def recipe(self) -> Recipe:
         """What it takes to build it again, what it has learned included."""
+        return self._recipe() | {"state": self.dump_state()}
+
+    def _recipe(self) -> dict[str, Any]:
+        more = {
+            "options": msgspec.to_builtins(self._options),
+            # What they have learned is among the state of the whole.
+            "programs": {name: part._recipe() for name, part in self.programs.items()},  # noqa: SLF001 - of our own class
+            "tools": [msgspec.to_builtins(tool.described) for tool in self.tools],
+            "config": None if self._config is None else self._config.given(),
+        }
         return {
             "module": self.kind,
-            "signature": self._declared.describe(),
+            "signature": None if self._declared is None else self._declared.describe(),
             "demos": self._demos,
             "lm": self.lm,
-            "state": self.dump_state(),
+            **{name: value for name, value in more.items() if value},
         }
+
+    def copy(self) -> Program:
+        """Another program like this one, with what this one has learned."""
+        return Program.rebuild(copy.deepcopy(self.recipe()))
+
+    def reset(self) -> None:
+        """Forget what was learned; what was declared stays."""
+        self.load_state(Program.rebuild(copy.deepcopy(self._recipe())).dump_state())
 
     def dump_state(self) -> dict[str, Any]:
         """What DSPy's optimizers change: instructions and demos by predictor, as JSON values."""
         return {
-            name: {key: value for key, value in predictor.dump_state().items() if key in _STATE}
+            name: {
+                key: plain(value) for key, value in predictor.dump_state().items() if key in _STATE
+            }
             for name, predictor in self.module.named_predictors()
         }
 
@@ -137,28 +185,108 @@ class Program:
         }
         try:
             for name, part in parts.items():
+                copy.copy(known[name]).load_state(part)  # all or nothing
+            for name, part in parts.items():
                 known[name].load_state(part)
         except Exception as error:
             text = f"expected the state of such a program: {type(error).__name__}: {error}"
             raise InvalidArgument(text, violations=[Violation("state", text)]) from error
 
+    def set_demos(self, demos: Sequence[Mapping[str, Any]], predictor: str | None = None) -> None:
+        """Show other worked examples to the model.
+
+        Args:
+            demos: Values of inputs and outputs by name.
+            predictor: Which predictor shows them; may be left out where there is only one.
+
+        Raises:
+            InvalidArgument: When one does not fit.
+            NotFound: When there is no such predictor.
+        """
+        found = self.predictor(predictor)
+        values = self.values
+        if not KINDS[self.kind].one_predictor:
+            values = Values(signature_of(found))
+        checked = [values.demo(f"demos[{index}]", demo) for index, demo in enumerate(demos)]
+        found.demos = [dspy.Example(demo) for demo in checked]
+
+    def set_instructions(self, instructions: str, predictor: str | None = None) -> None:
+        """Tell the model the task in other words.
+
+        Args:
+            instructions: The words.
+            predictor: Which predictor says them; may be left out where there is only one.
+
+        Raises:
+            NotFound: When there is no such predictor.
+        """
+        found = self.predictor(predictor)
+        found.signature = found.signature.with_instructions(instructions)
+
+    def predictor(self, name: str | None = None) -> Any:  # noqa: ANN401 - DSPy has no types
+        """One of the module's predictors.
+
+        Args:
+            name: Its name; may be left out where there is only one.
+
+        Raises:
+            NotFound: When there is none of the name.
+            InvalidArgument: When the name is missing.
+        """
+        known = dict(self.module.named_predictors())
+        if name is None:
+            if len(known) != 1:
+                text = f"expected one of {', '.join(known) or 'none'}"
+                refuse([Violation("predictor", text)])
+            return next(iter(known.values()))
+        if name not in known:
+            raise NotFound(f"no predictor {name!r}; there are {', '.join(known) or 'none'}")
+        return known[name]
+
     @property
     def asynchronous(self) -> bool:
-        """Whether DSPy's class can be awaited; some of them only block."""
-        return hasattr(type(self.module), "aforward")
+        """Whether the module can be awaited; some of them only block."""
+        return awaitable(type(self.module))
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, more or less."""
+        return _SIZE + sum(program.size for program in self.programs.values())
 
     def describe(self) -> dict[str, object]:
         """The program as JSON values."""
         return {
             "module": self.kind,
             "signature": self.signature.describe(),
+            "sizes": self._sizes(),
             "predictors": {
                 name: {
                     "instructions": predictor.signature.instructions,
-                    "demos": [dict(demo) for demo in predictor.demos],
+                    "demos": [plain(dict(demo)) for demo in predictor.demos],
                 }
                 for name, predictor in self.module.named_predictors()
             },
+            **{
+                name: value
+                for name, value in self._recipe().items()
+                if name in ("options", "config")
+            },
+            **({"programs": self._parts()} if self.programs else {}),
+            **({"tools": [tool.name for tool in self.tools]} if self.tools else {}),
+        }
+
+    def _sizes(self) -> dict[str, int]:
+        predictors = self.module.predictors()
+        return {
+            "predictors": len(predictors),
+            "demos": sum(len(predictor.demos) for predictor in predictors),
+            "state_bytes": len(msgspec.json.encode(self.dump_state())),
+        }
+
+    def _parts(self) -> dict[str, object]:
+        return {
+            name: {"module": part.kind, "signature": part.signature.describe()}
+            for name, part in self.programs.items()
         }
 
     def request(
@@ -179,145 +307,18 @@ class Program:
         Raises:
             InvalidArgument: Naming every input that is missing, unknown or of a wrong type.
         """
-        values, violations = self._check("inputs", inputs, self.signature.inputs)
-        for field in self.signature.inputs:
-            if field.name not in inputs and not field.type.optional:
-                missing = f"expected {field.type.text}, got nothing"
-                violations.append(Violation(f"inputs.{field.name}", missing))
-        _refuse(violations)
-        config = {} if generation is None else generation.given()
+        values = self.values.inputs(inputs)
+        if has_address(values) and language_model.lm.engine == "litellm":  # it would fetch them
+            text = "a provider that is reached by LiteLLM gets images as binary parameters only"
+            refuse([Violation("inputs", text)])
+        config = {} if self._config is None else self._config.given()
+        if generation is not None:
+            config |= generation.given()
         layout = response_format or language_model.settings.response_format
-        if layout == "json_schema":
-            config["response_format"] = self._response_format()
-        return Request(self, language_model, layout, {**values, "config": config})
-
-    def _demo(self, path: str, demo: Mapping[str, Any]) -> dict[str, Any]:
-        values, violations = self._check(path, demo, tuple(self._fields.values()))
-        for side, fields in (("input", self.signature.inputs), ("output", self.signature.outputs)):
-            if not any(field.name in demo for field in fields):
-                violations.append(Violation(path, f"expected at least one {side} field"))
-        _refuse(violations)
-        return values
-
-    def _check(
-        self, path: str, values: Mapping[str, Any], fields: Sequence[Field]
-    ) -> tuple[dict[str, Any], list[Violation]]:
-        names = [field.name for field in fields]
-        checked: dict[str, Any] = {}
-        violations: list[Violation] = []
-        for name, value in values.items():
-            if name not in names:
-                near = difflib.get_close_matches(name, names, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
-                violations.append(Violation(f"{path}.{name}", f"unknown field; {hint}"))
-                continue
-            try:
-                checked[name] = self._types[name].validate_python(value, strict=True)
-            except ValidationError as error:
-                expected = f"expected {self._fields[name].type.text}, got {_kind(value)}"
-                violations.append(Violation(f"{path}.{name}", expected + _place(error)))
-        return checked, violations
-
-    def _response_format(self) -> dict[str, object]:
-        names = [field.name for field in self.signature.outputs]
-        schema = {
-            "type": "object",
-            "properties": {name: self._types[name].json_schema() for name in names},
-            "required": names,
-            "additionalProperties": False,
-        }
-        named = {"name": "outputs", "schema": schema, "strict": True}
-        return {"type": "json_schema", "json_schema": named}
+        if KINDS[self.kind].one_predictor:
+            return Request(self, language_model, layout, {**values, "config": config})
+        return Request(self, language_model, layout, values, config)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One call of a program.
-
-    Attributes:
-        program: What is called.
-        language_model: Who answers.
-        response_format: How the answer is laid out.
-        arguments: Keyword arguments for DSPy's object.
-    """
-
-    program: Program
-    language_model: LanguageModel
-    response_format: ResponseFormat
-    arguments: Mapping[str, Any]
-
-    @contextmanager
-    def settings(self) -> Iterator[None]:
-        """DSPy's settings for this call, in this task alone, leaving no trace of it behind.
-
-        DSPy keeps prompts of all sessions in lists of the process unless each call forbids it.
-        """
-        with (
-            without(self.language_model.settings.api_key),
-            dspy.context(
-                lm=self.language_model.lm,
-                adapter=_ADAPTERS[self.response_format],
-                callbacks=[],
-                disable_history=True,
-                max_history_size=0,
-                trace=None,
-                track_usage=True,
-                warn_on_type_mismatch=False,
-            ),
-        ):
-            yield
-
-    async def run(self, run_sync: Callable[..., Awaitable[Any]]) -> dict[str, object]:
-        """Call the program and wait for its answer.
-
-        Args:
-            run_sync: Runs a blocking function elsewhere, context variables included.
-        """
-        module = self.program.module
-        with self.settings():
-            if self.program.asynchronous:
-                prediction = await module.acall(**self.arguments)
-            else:
-                prediction = await run_sync(module, **self.arguments)
-        return answer(prediction)
-
-
-def answer(prediction: Any) -> dict[str, object]:  # noqa: ANN401 - DSPy has no types
-    """A prediction of DSPy as plain data: the outputs, and the tokens used by model."""
-    return {"outputs": prediction.toDict(), "usage": prediction.get_lm_usage() or {}}
-
-
-def _extended(signature: Signature) -> Signature:
-    if any(field.name == _REASONING.name for field in (*signature.inputs, *signature.outputs)):
-        name = _REASONING.name
-        _refuse([Violation("signature", f"field {name!r}: a chain of thought adds it by itself")])
-    outputs = (_REASONING, *signature.outputs)
-    return Signature(signature.inputs, outputs, signature.instructions)
-
-
-def _for_dspy(signature: Signature) -> Any:  # noqa: ANN401 - DSPy has no types
-    fields: dict[str, tuple[Any, Any]] = {}
-    for make, side in (
-        (dspy.InputField, signature.inputs),
-        (dspy.OutputField, signature.outputs),
-    ):
-        for field in side:
-            description = {} if field.description is None else {"desc": field.description}
-            fields[field.name] = (field.type.annotation, make(**description))
-    return dspy.make_signature(fields, signature.instructions)
-
-
-def _refuse(violations: Sequence[Violation]) -> None:
-    if violations:
-        text = "; ".join(f"{v.field}: {v.description}" for v in violations)
-        raise InvalidArgument(text, violations=violations)
-
-
-def _kind(value: object) -> str:
-    return "null" if value is None else type(value).__name__
-
-
-def _place(error: ValidationError) -> str:
-    """Where inside a container the first fault lies."""
-    steps = [str(step) for step in error.errors(include_url=False, include_input=False)[0]["loc"]]
-    return f" (at {'.'.join(steps)})" if steps else ""
+def _tool(recipe: Any) -> AgentTool:  # noqa: ANN401 - JSON
+    return AgentTool(msgspec.convert(recipe, ToolDescription))

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import keyword
-import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
+from snakepit_adapters.dspy.own_types import NAME, limits_of, read_types
 from snakepit_adapters.dspy.type_grammar import FieldType, GrammarError, Reader, read_type
 from snakepit_worker.errors import InvalidArgument, Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from snakepit_adapters.dspy.arguments import FieldSpec, SignatureSpec
+    from snakepit_adapters.dspy.arguments import EnumSpec, FieldSpec, ObjectSpec, SignatureSpec
 
 __all__ = ["TEXT", "Field", "Signature", "read_signature"]
 
 TEXT: Final = FieldType("str", str)
 """The type of a field that names none."""
 
-_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 _RESERVED: Final = frozenset(
     {
         # Attributes of DSPy's signature class.
@@ -41,16 +43,18 @@ class Field:
         name: How inputs and outputs call it.
         type: Its type.
         description: What the model is told about it.
+        limits: Of its values, by the names that pydantic has for them.
     """
 
     name: str
     type: FieldType = TEXT
     description: str | None = None
+    limits: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
-    def describe(self) -> dict[str, str]:
+    def describe(self) -> dict[str, Any]:
         """The field as JSON values."""
         description = {} if self.description is None else {"description": self.description}
-        return {"name": self.name, "type": self.type.text, **description}
+        return {"name": self.name, "type": self.type.text, **description, **self.limits}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +65,13 @@ class Signature:
         inputs: Fields that the caller gives.
         outputs: Fields that the model gives.
         instructions: The task in words; DSPy writes a sentence of its own when ``None``.
+        types: Objects and choices that the types of fields name.
     """
 
     inputs: tuple[Field, ...]
     outputs: tuple[Field, ...]
     instructions: str | None = None
+    types: tuple[ObjectSpec | EnumSpec, ...] = ()
 
     def describe(self) -> dict[str, object]:
         """The signature as JSON values."""
@@ -73,6 +79,7 @@ class Signature:
             "inputs": [field.describe() for field in self.inputs],
             "outputs": [field.describe() for field in self.outputs],
             "instructions": self.instructions,
+            **({"types": msgspec.to_builtins(self.types)} if self.types else {}),
         }
 
 
@@ -86,13 +93,22 @@ def read_signature(source: str | SignatureSpec, instructions: str | None = None)
     Raises:
         InvalidArgument: When it describes none; the message names the field or the place.
     """
+    types: Sequence[ObjectSpec | EnumSpec] = ()
     if isinstance(source, str):
         inputs, outputs = _read_text(source)
     else:
-        inputs = _read_specs("inputs", source.inputs)
-        outputs = _read_specs("outputs", source.outputs)
+        types = source.types
+        try:
+            own = read_types(types)
+        except GrammarError as error:
+            raise _invalid("signature.types", str(error)) from None
+        inputs = _read_specs("inputs", source.inputs, own)
+        outputs = _read_specs("outputs", source.outputs, own)
     _check_names(inputs, outputs)
-    return Signature(inputs, outputs, instructions)
+    for field in outputs:
+        if field.type.media:
+            raise _invalid("signature", f"field {field.name!r}: {field.type.media} is for inputs")
+    return Signature(inputs, outputs, instructions, tuple(types))
 
 
 def _read_text(text: str) -> tuple[tuple[Field, ...], tuple[Field, ...]]:
@@ -117,13 +133,17 @@ def _read_side(reader: Reader) -> tuple[Field, ...]:
     return tuple(fields)
 
 
-def _read_specs(side: str, specs: Sequence[FieldSpec]) -> tuple[Field, ...]:
+def _read_specs(
+    side: str, specs: Sequence[FieldSpec], own: Mapping[str, FieldType]
+) -> tuple[Field, ...]:
     if not specs:
         raise _invalid(f"signature.{side}", "expected at least one field")
     fields = []
     for index, spec in enumerate(specs):
         try:
-            fields.append(Field(spec.name, read_type(spec.type), spec.description))
+            field_type = read_type(spec.type, own)
+            limits = limits_of(spec, field_type)
+            fields.append(Field(spec.name, field_type, spec.description, limits))
         except GrammarError as error:
             path = f"signature.{side}[{index}].type"
             raise _invalid(path, f"field {spec.name!r}: {error}") from None
@@ -134,7 +154,7 @@ def _check_names(inputs: Sequence[Field], outputs: Sequence[Field]) -> None:
     seen: set[str] = set()
     for field in (*inputs, *outputs):
         name = field.name
-        if not _NAME.match(name) or keyword.iskeyword(name):
+        if not NAME.match(name) or keyword.iskeyword(name):
             raise _invalid("signature", f"field {name!r}: expected a name such as 'max_items2'")
         if name in _RESERVED or name.startswith("model_"):
             raise _invalid("signature", f"field {name!r}: the name is DSPy's own")

@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import dspy
 from pydantic_core import from_json
 
-from snakepit_adapters.dspy.programs import Request, answer
+from snakepit_adapters.dspy.agent_tools import AgentEvent
+from snakepit_adapters.dspy.agents import Silent
+from snakepit_adapters.dspy.composed import call_module
+from snakepit_adapters.dspy.modules import KINDS
+from snakepit_adapters.dspy.running import Request, answer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Sequence
+
+    from snakepit_adapters.dspy.programs import Program
 
 __all__ = ["JsonFields", "pumped", "stream"]
 
@@ -21,7 +27,8 @@ T = TypeVar("T")
 _AHEAD: Final = 32
 """Events that a program may be ahead of its reader."""
 
-_TEXT_TYPES: Final = ("str", "str | None")
+_TEXTS: Final = (str, str | None, dspy.Reasoning)
+"""Types of outputs whose pieces are worth something."""
 
 
 async def stream(request: Request) -> AsyncGenerator[dict[str, object], None]:
@@ -69,33 +76,82 @@ async def pumped(source: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
 
 
 async def _events(request: Request) -> AsyncGenerator[dict[str, object], None]:
-    fields = [f.name for f in request.program.signature.outputs if f.type.text in _TEXT_TYPES]
-    tokens = _MarkedFields(fields) if request.response_format == "text" else JsonFields(fields)
-    with request.settings():
+    program = request.program
+    tokens = _Layout(request)
+    with request.settings(request.guards()):
         run = dspy.streamify(
-            request.program.module,
+            program.module if program.asynchronous else _Threaded(program),
+            status_message_provider=Silent(),
             stream_listeners=tokens.listeners,
-            is_async_program=request.program.asynchronous,
+            is_async_program=True,
         )
         async with aclosing(run(**request.arguments)) as values:
             async for value in values:
                 if isinstance(value, dspy.Prediction):
                     yield {"type": "prediction", **answer(value)}
-                    continue
-                for field, text in tokens.read(value):
-                    yield {"type": "token", "field": field, "text": text}
+                elif isinstance(value, AgentEvent):
+                    yield dict(value.data)
+                else:
+                    for event in tokens.read(value):
+                        yield event
 
 
-class _MarkedFields:
-    """Pieces of the fields of an answer in DSPy's own layout, found by DSPy's listeners."""
+class _Threaded:
+    """A module that only blocks, as `streamify` wants one; its tokens are not followed.
 
-    def __init__(self, fields: Sequence[str]) -> None:
-        self.listeners = [dspy.streaming.StreamListener(field) for field in fields]
+    Its answers are those of attempts, of which only the best counts in the end.
+    """
 
-    def read(self, value: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - DSPy has no types
-        """The field and the text of what a listener found, if it is that."""
-        if isinstance(value, dspy.streaming.StreamResponse) and value.chunk:
-            yield value.signature_field_name, value.chunk
+    def __init__(self, program: Program) -> None:
+        self._module = program.module
+
+    def named_predictors(self) -> list[Any]:
+        """None that a listener could be for."""
+        return []
+
+    async def acall(self, **arguments: Any) -> Any:  # noqa: ANN401 - DSPy has no types
+        """Call the module in a thread."""
+        return await call_module(self._module, arguments)
+
+
+class _Layout:
+    """Pieces of the text outputs of all predictors, by the layout of their answers."""
+
+    def __init__(self, request: Request) -> None:
+        program = request.program
+        predictors = program.module.named_predictors() if program.asynchronous else []
+        self._named = not KINDS[program.kind].one_predictor
+        self._marked = request.response_format == "text"
+        self.listeners: list[Any] = []
+        self._fields: dict[int, tuple[str, JsonFields]] = {}
+        for name, predictor in predictors:
+            fields = [
+                field
+                for field, info in predictor.signature.output_fields.items()
+                if info.annotation in _TEXTS
+            ]
+            if self._marked:
+                self.listeners += [
+                    dspy.streaming.StreamListener(field, predictor, name, allow_reuse=True)
+                    for field in fields
+                ]
+            else:
+                self._fields[id(predictor)] = (name, JsonFields(fields))
+
+    def read(self, value: Any) -> Iterator[dict[str, object]]:  # noqa: ANN401 - DSPy has no types
+        """The events of what a listener found, or of a piece of an answer."""
+        if isinstance(value, dspy.streaming.StreamResponse):
+            if value.chunk:
+                yield self._event(value.predict_name, value.signature_field_name, value.chunk)
+            return
+        name, fields = self._fields.get(getattr(value, "predict_id", 0), ("", None))
+        if fields is not None:
+            for field, text in fields.read(value):
+                yield self._event(name, field, text)
+
+    def _event(self, predictor: str, field: str, text: str) -> dict[str, object]:
+        more = {"predictor": predictor} if self._named else {}
+        return {"type": "token", **more, "field": field, "text": text}
 
 
 class JsonFields:
@@ -107,8 +163,6 @@ class JsonFields:
     Args:
         fields: The fields to look at.
     """
-
-    listeners: Final = ()
 
     def __init__(self, fields: Sequence[str]) -> None:
         self._seen = dict.fromkeys(fields, "")

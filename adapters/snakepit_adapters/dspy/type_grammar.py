@@ -5,6 +5,8 @@ Text from another process must not reach that, so types are read here and handed
 
     type     = member { "|" member }
     member   = "str" | "int" | "float" | "bool" | "Any" | "None"
+             | "date" | "datetime" | "time"
+             | "Image" | "Audio" | "History" | the name of a type of the signature's own
              | "list" [ "[" type "]" ]
              | "dict" [ "[" "str" "," type "]" ]
              | "Optional" "[" type "]"
@@ -15,14 +17,23 @@ Text from another process must not reach that, so types are read here and handed
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import operator
 import re
 from dataclasses import dataclass
-from types import GenericAlias
-from typing import Any, Final, Literal, NamedTuple
+from types import GenericAlias, MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-__all__ = ["FieldType", "GrammarError", "Reader", "read_type"]
+import dspy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["RESERVED_TYPES", "FieldType", "GrammarError", "Media", "Reader", "read_type"]
+
+Media = Literal["Image", "Audio", "History"]
+"""Types whose values DSPy has classes of its own for; only inputs have them."""
 
 _TOKEN: Final = re.compile(
     r"""
@@ -43,11 +54,12 @@ class GrammarError(Exception):
 
     Args:
         message: What was expected and what came.
-        position: Characters before the place; the message counts from one.
+        position: Characters before the place, which the message counts from one; ``None`` when it
+            is not about a place in a text.
     """
 
-    def __init__(self, message: str, position: int) -> None:
-        super().__init__(f"{message} at character {position + 1}")
+    def __init__(self, message: str, position: int | None) -> None:
+        super().__init__(message if position is None else f"{message} at character {position + 1}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +70,16 @@ class FieldType:
         text: How the grammar writes it.
         annotation: The object by which Python, and so DSPy, knows it.
         members: The alternatives of a union; empty for other types.
+        converted: Whether JSON has no such values, so that some of them are read from texts or
+            objects.
+        media: What kind of media its values hold, if any.
     """
 
     text: str
     annotation: Any
     members: tuple[FieldType, ...] = ()
+    converted: bool = False
+    media: Media | None = None
 
     @property
     def optional(self) -> bool:
@@ -79,8 +96,17 @@ _PLAIN: Final = {
     "bool": FieldType("bool", bool),
     "Any": _ANY,
     "None": _NONE,
+    "date": FieldType("date", dt.date, converted=True),
+    "datetime": FieldType("datetime", dt.datetime, converted=True),
+    "time": FieldType("time", dt.time, converted=True),
+    "Image": FieldType("Image", dspy.Image, media="Image"),
+    "Audio": FieldType("Audio", dspy.Audio, media="Audio"),
+    "History": FieldType("History", dspy.History, media="History"),
 }
 _NAMES: Final = (*_PLAIN, "list", "dict", "Optional", "Union", "Literal")
+RESERVED_TYPES: Final = frozenset(_NAMES)
+"""Names that a type of a caller's own cannot have."""
+_OWN: Final[Mapping[str, FieldType]] = MappingProxyType({})
 _CONSTANTS: Final = {"True": True, "False": False, "None": None}
 
 
@@ -95,15 +121,17 @@ class Reader:
 
     Args:
         text: A signature or a type.
+        own: Types of the signature's own, by name.
 
     Raises:
         GrammarError: When the text is too long, or a character of it begins no token.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, own: Mapping[str, FieldType] = _OWN) -> None:
         if len(text) > _MAX_LENGTH:
             raise GrammarError(f"expected at most {_MAX_LENGTH} characters, got more", _MAX_LENGTH)
         self._tokens = _tokens(text)
+        self._own = own
         self._index = 0
         self._depth = 0
 
@@ -152,11 +180,12 @@ class Reader:
         self._depth += 1
         if self._depth > _MAX_DEPTH:
             raise GrammarError(f"expected at most {_MAX_DEPTH} levels of types", self.position)
+        position = self.position
         members = [self._member()]
         while self.accept("|"):
             members.append(self._member())
         self._depth -= 1
-        return _union(members)
+        return _union(members, position)
 
     def unexpected(self, expected: str) -> GrammarError:
         """The error for a next token that does not belong here."""
@@ -177,12 +206,15 @@ class Reader:
         name = self.name("a type")
         if name in _PLAIN:
             return _PLAIN[name]
+        if name in self._own:
+            return self._own[name]
         if name == "list":
             return self._list()
         if name == "dict":
             return self._dict()
         if name not in _NAMES:
-            raise GrammarError(f"expected one of {', '.join(_NAMES)}, got {name!r}", position)
+            known = ", ".join((*_NAMES, *self._own))
+            raise GrammarError(f"expected one of {known}, got {name!r}", position)
         self.expect("[")
         if name == "Literal":
             return self._literal()
@@ -190,14 +222,19 @@ class Reader:
         while name == "Union" and self.accept(","):
             members.append(self.type())
         self.expect("]")
-        return _union(members if name == "Union" else [*members, _NONE])
+        return _union(members if name == "Union" else [*members, _NONE], position)
 
     def _list(self) -> FieldType:
         item = _ANY
         if self.accept("["):
             item = self.type()
             self.expect("]")
-        return FieldType(f"list[{item.text}]", GenericAlias(list, (item.annotation,)))
+        return FieldType(
+            f"list[{item.text}]",
+            GenericAlias(list, (item.annotation,)),
+            converted=item.converted,
+            media=item.media,
+        )
 
     def _dict(self) -> FieldType:
         value = _ANY
@@ -208,7 +245,12 @@ class Reader:
             self.expect(",")
             value = self.type()
             self.expect("]")
-        return FieldType(f"dict[str, {value.text}]", GenericAlias(dict, (str, value.annotation)))
+        return FieldType(
+            f"dict[str, {value.text}]",
+            GenericAlias(dict, (str, value.annotation)),
+            converted=value.converted,
+            media=value.media,
+        )
 
     def _literal(self) -> FieldType:
         constants = [self._constant()]
@@ -228,13 +270,17 @@ class Reader:
         raise self.unexpected("a string, a whole number, True, False or None")
 
 
-def read_type(text: str) -> FieldType:
+def read_type(text: str, own: Mapping[str, FieldType] = _OWN) -> FieldType:
     """The type that a text names.
+
+    Args:
+        text: The text.
+        own: Types of the signature's own, by name.
 
     Raises:
         GrammarError: When it names none on the list.
     """
-    reader = Reader(text)
+    reader = Reader(text, own)
     field_type = reader.type()
     if not reader.at_end:
         raise reader.unexpected("the end")
@@ -260,13 +306,17 @@ def _skip_space(text: str, position: int) -> int:
     return match.end() if match else position
 
 
-def _union(types: list[FieldType]) -> FieldType:
+def _union(types: list[FieldType], position: int) -> FieldType:
     """One type of several: nested unions made flat, each member once, in order."""
     members: dict[FieldType, None] = {}
     for field_type in types:
         members.update(dict.fromkeys(field_type.members or (field_type,)))
     if len(members) == 1:
         return next(iter(members))
+    media = next((member.media for member in members if member.media), None)
+    if media is not None and any(m != _NONE and m.media is None for m in members):
+        raise GrammarError(f"expected {media} alone or with None", position)
     text = " | ".join(member.text for member in members)
     annotation = functools.reduce(operator.or_, (member.annotation for member in members))
-    return FieldType(text, annotation, tuple(members))
+    converted = any(member.converted for member in members)
+    return FieldType(text, annotation, tuple(members), converted, media)

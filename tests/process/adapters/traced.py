@@ -36,6 +36,16 @@ class Traced(Adapter):
         """Called from another call."""
 
     @tool
+    async def around(self, ctx: CallContext) -> Any:
+        """What another tool of this worker answers."""
+        return await ctx.call("traced.inner")
+
+    @tool
+    def around_in_thread(self, ctx: CallContext) -> Any:
+        """The same from a thread."""
+        return ctx.call_blocking("traced.inner")
+
+    @tool
     def fail(self) -> None:
         """Fails with a secret."""
         msg = "no luck with Bearer abcdefghijklmnop"

@@ -1,38 +1,41 @@
-"""Tools over the programs of a session."""
+"""Tools that create programs."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from snakepit_adapters.dspy.arguments import Generation, ResponseFormat, SignatureSpec
-from snakepit_adapters.dspy.tools.held import DEFAULT_LM, LM, MODULE, identity, leased
+import msgspec
+
+from snakepit_adapters.dspy.arguments import Generation, ProgramSpec, SignatureSpec, StepSpec
+from snakepit_adapters.dspy.tool_specs import ToolSpecs
+from snakepit_adapters.dspy.tools.held import DEFAULT_LM, MODULE, keep
 from snakepit_worker import CallContext, tool
-from snakepit_worker.errors import NotFound
+from snakepit_worker.errors import InvalidArgument, Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
-    from snakepit_adapters.dspy.programs import ModuleName, Program
+    from snakepit_adapters.dspy.programs import Program
 
-__all__ = ["PROGRAM_SIZE", "ProgramTools"]
+__all__ = ["ProgramTools", "built"]
 
-PROGRAM_SIZE: Final = 15_000
-"""Bytes that a small program takes: DSPy's module, its signature class and its type adapters."""
+_DEEPEST: Final = 16
+Demos = list[dict[str, Any]]
+Steps = Annotated[list[StepSpec], msgspec.Meta(min_length=1, max_length=100)]
+Outputs = Annotated[dict[str, str], msgspec.Meta(min_length=1, max_length=100)]
 
 
 class ProgramTools:
-    """Creating, calling and inspecting programs."""
+    """Creating programs."""
 
     @tool
-    def predict(  # noqa: PLR0913 - the parts of a program
+    async def predict(  # noqa: PLR0913 - the parts of a program
         self,
         signature: str | SignatureSpec,
         ctx: CallContext,
         *,
         instructions: str | None = None,
-        demos: list[dict[str, Any]] | None = None,
+        demos: Demos | None = None,
         name: str | None = None,
         lm: str = DEFAULT_LM,
     ) -> dict[str, Any]:
@@ -50,16 +53,19 @@ class ProgramTools:
         Returns:
             The handle and the signature.
         """
-        return _create("Predict", ctx, signature, instructions, demos, name, lm)
+        spec = ProgramSpec(
+            module="Predict", signature=signature, instructions=instructions, demos=demos or []
+        )
+        return keep(ctx, await built(ctx, spec, lm), name)
 
     @tool
-    def chain_of_thought(  # noqa: PLR0913 - the parts of a program
+    async def chain_of_thought(  # noqa: PLR0913 - the parts of a program
         self,
         signature: str | SignatureSpec,
         ctx: CallContext,
         *,
         instructions: str | None = None,
-        demos: list[dict[str, Any]] | None = None,
+        demos: Demos | None = None,
         name: str | None = None,
         lm: str = DEFAULT_LM,
     ) -> dict[str, Any]:
@@ -77,137 +83,163 @@ class ProgramTools:
         Returns:
             The handle and the signature.
         """
-        return _create("ChainOfThought", ctx, signature, instructions, demos, name, lm)
+        spec = ProgramSpec(
+            module="ChainOfThought",
+            signature=signature,
+            instructions=instructions,
+            demos=demos or [],
+        )
+        return keep(ctx, await built(ctx, spec, lm), name)
 
     @tool
-    async def call(  # noqa: PLR0913 - inputs, and what may differ from call to call
+    async def create(  # noqa: PLR0913 - the parts of a program
         self,
-        handle: str,
-        inputs: dict[str, Any],
+        module: str,
         ctx: CallContext,
         *,
+        signature: str | SignatureSpec | None = None,
+        instructions: str | None = None,
+        demos: Demos | None = None,
+        options: dict[str, Any] | None = None,
+        program: str | ProgramSpec | None = None,
+        programs: dict[str, str | ProgramSpec] | None = None,
+        tools: ToolSpecs | None = None,
         config: Generation | None = None,
-        response_format: ResponseFormat | None = None,
-        lm: str | None = None,
+        name: str | None = None,
+        lm: str = DEFAULT_LM,
     ) -> dict[str, Any]:
-        """Call a program and wait for its outputs.
+        """Create a program of any of DSPy's modules; `dspy.modules` lists them.
+
+        Programs that it calls are copied into it as they are now.
 
         Args:
-            handle: Handle or name of the program.
-            inputs: Values by input field; one whose type allows null may be left out.
+            module: Name of DSPy's class, such as "BestOfN"; "Registered" for one of the operator's.
             ctx: The call.
-            config: Options of this call, such as temperature.
-            response_format: Layout of the answer, where it differs from the language model's.
-            lm: Another language model than the program's.
+            signature: What it takes and gives, for modules that do not have that from elsewhere.
+            instructions: The task in words.
+            demos: Worked examples to show to the model: values of inputs and outputs by name.
+            options: Options of the module, see `dspy.modules`.
+            program: The program that it wraps: a handle, a name, or a description as given here.
+            programs: The programs that it calls, by name.
+            tools: Tools that it may call.
+            config: Options of each call of the model, such as temperature.
+            name: A name of your own, to use in place of the handle.
+            lm: Name of the language model that answers; it may be configured later.
 
         Returns:
-            The outputs, and the tokens used by model.
+            The handle and the signature.
         """
-        async with leased(ctx.session, handle, lm) as (program, model):
-            request = program.request(inputs, model, config, response_format)
-            return await request.run(ctx.run_sync)
+        spec = ProgramSpec(
+            module=module,
+            signature=signature,
+            instructions=instructions,
+            demos=demos or [],
+            options=options or {},
+            program=program,
+            programs=programs or {},
+            tools=tools or [],
+            config=config,
+        )
+        return keep(ctx, await built(ctx, spec, lm), name)
 
     @tool
-    async def stream(  # noqa: PLR0913 - as call
+    async def compose(
         self,
-        handle: str,
-        inputs: dict[str, Any],
+        steps: Steps,
+        outputs: Outputs,
         ctx: CallContext,
         *,
-        config: Generation | None = None,
-        response_format: ResponseFormat | None = None,
-        lm: str | None = None,
-    ) -> AsyncGenerator[dict[str, Any], None]:
-        """Call a program and follow its outputs as the model writes them.
-
-        Args:
-            handle: Handle or name of the program.
-            inputs: Values by input field; one whose type allows null may be left out.
-            ctx: The call.
-            config: Options of this call, such as temperature.
-            response_format: Layout of the answer, where it differs from the language model's.
-            lm: Another language model than the program's.
-
-        Yields:
-            {"type": "token", "field", "text"} for each piece of an output of type str, and last
-            {"type": "prediction", "outputs", "usage"}.
-        """
-        from snakepit_adapters.dspy.streaming import stream
-
-        async with leased(ctx.session, handle, lm) as (program, model):
-            request = program.request(inputs, model, config, response_format)
-            async with aclosing(stream(request)) as events:
-                async for event in events:
-                    yield event
-
-    @tool
-    def dump_state(self, handle: str, ctx: CallContext) -> dict[str, Any]:
-        """Show what a program has learned: the instructions and demos of its predictors.
-
-        Args:
-            handle: Handle or name of the program.
-            ctx: The call.
-
-        Returns:
-            The state by predictor, for `dspy.load_state`.
-        """
-        with ctx.session.lease(handle, MODULE) as program:
-            state: dict[str, Any] = program.dump_state()
-            return state
-
-    @tool
-    def load_state(
-        self, handle: str, state: dict[str, dict[str, Any]], ctx: CallContext
+        name: str | None = None,
+        lm: str = DEFAULT_LM,
     ) -> dict[str, Any]:
-        """Give a program what another one of its form has learned.
+        """Create a program of several steps, each a program wired to inputs and earlier outputs.
 
-        Calls that run keep what the program knew before; those that follow wait for the change.
+        Steps that do not wait for each other run at the same time.  The inputs of the whole are
+        those that its steps name.
 
         Args:
-            handle: Handle or name of the program.
-            state: What `dspy.dump_state` gave.
+            steps: Name, program and inputs of each step, in any order.
+            outputs: Outputs of the whole by name, each "step.output".
             ctx: The call.
+            name: A name of your own, to use in place of the handle.
+            lm: Name of the language model that answers; it may be configured later.
 
         Returns:
-            The program's handle, kind and name.
+            The handle and the signature.
         """
-        with ctx.session.lease(handle, MODULE, exclusive=True) as program:
-            program.load_state(state)
-        return identity(ctx.session.get(handle))
+        graph = {
+            "steps": [{"name": step.name, "inputs": step.inputs} for step in steps],
+            "outputs": outputs,
+        }
+        programs = {step.name: step.program for step in steps}
+        spec = ProgramSpec(module="Composed", options=graph, programs=programs)
+        return keep(ctx, await built(ctx, spec, lm), name)
 
     @tool
-    async def inspect(self, handle: str, ctx: CallContext) -> dict[str, Any]:
-        """Show a program: its signature, its demos, and the language model that would answer.
+    def modules(self) -> list[dict[str, Any]]:
+        """List DSPy's modules: what each takes, and whether this worker allows it.
 
-        Args:
-            handle: Handle or name of the program.
-            ctx: The call.
+        Returns:
+            Of each its name, whether it takes a signature, programs and tools, whether it can be
+            awaited, whether it runs code, and a JSON Schema of its options; of "Registered" the
+            names of the operator's classes.
         """
-        resource = ctx.session.get(handle, MODULE)
-        program: Program = resource.value
-        try:
-            lm = identity(found := ctx.session.get(program.lm, LM)) | found.value.describe()
-        except NotFound:
-            lm = None
-        return identity(resource) | program.describe() | {"lm": lm}
+        from snakepit_adapters.dspy.modules import described
+
+        return described()
 
 
-def _create(  # noqa: PLR0913, PLR0917 - the parts of a program
-    kind: ModuleName,
-    ctx: CallContext,
-    signature: str | SignatureSpec,
-    instructions: str | None,
-    demos: Sequence[dict[str, Any]] | None,
-    name: str | None,
-    lm: str,
-) -> dict[str, Any]:
+async def built(
+    ctx: CallContext, spec: ProgramSpec, lm: str = DEFAULT_LM, depth: int = 0
+) -> Program:
+    """The program that a caller describes.
+
+    Args:
+        ctx: The call.
+        spec: The description.
+        lm: Name of the language model that answers.
+        depth: How many programs it is part of.
+
+    Raises:
+        WorkerError: When it describes none.
+    """
+    from snakepit_adapters.dspy.agent_tools import resolve
     from snakepit_adapters.dspy.programs import Program
     from snakepit_adapters.dspy.signatures import read_signature
 
-    declared = read_signature(signature, instructions)
-    program = Program(kind, declared, demos=demos or (), lm=lm)
-    facts = {"module": program.kind, "lm": program.lm}
-    resource = ctx.session.put(
-        MODULE, program, name=name, metadata=facts, recipe=program.recipe, size=PROGRAM_SIZE
+    if depth > _DEEPEST:
+        raise InvalidArgument(f"expected at most {_DEEPEST} programs within each other")
+    named: Mapping[str, str | ProgramSpec] = spec.programs
+    if spec.program is not None:
+        named = {**named, "program": spec.program}
+    programs = {name: await _part(ctx, part, lm, depth + 1) for name, part in named.items()}
+    tools = await resolve(ctx, spec.tools) if spec.tools else []
+    declared = None
+    if spec.signature is not None:
+        declared = await ctx.run_sync(read_signature, spec.signature, spec.instructions)
+    elif spec.instructions is not None:
+        _refuse_instructions(spec.module)
+    return await ctx.run_sync(
+        Program,
+        spec.module,
+        declared,
+        demos=spec.demos,
+        lm=lm,
+        options=spec.options,
+        programs=programs,
+        tools=tools,
+        config=spec.config,
     )
-    return identity(resource) | facts | {"signature": program.signature.describe()}
+
+
+async def _part(ctx: CallContext, part: str | ProgramSpec, lm: str, depth: int) -> Program:
+    if isinstance(part, ProgramSpec):
+        return await built(ctx, part, lm, depth)
+    async with ctx.session.lease(part, MODULE) as program:
+        copied: Program = await ctx.run_sync(program.copy)
+        return copied
+
+
+def _refuse_instructions(module: str) -> None:
+    text = f"{module} has no signature of its own that they could belong to"
+    raise InvalidArgument(f"instructions: {text}", violations=[Violation("instructions", text)])
