@@ -97,9 +97,10 @@ def project(tmp_path: Path) -> Path:
     """A copy beside the docs, as in the tree, so that nothing is built there."""
     copy = tmp_path / PROJECT.relative_to(ROOT)
     shutil.copytree(PROJECT, copy, ignore=shutil.ignore_patterns("_build", "deps"))
-    docs = tmp_path / "docs" / "elixir.md"
-    docs.parent.mkdir()
-    shutil.copy(ROOT / "docs" / "elixir.md", docs)
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for page in ("elixir.md", "dspy.md"):
+        shutil.copy(ROOT / "docs" / page, docs)
     return copy
 
 

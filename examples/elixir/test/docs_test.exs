@@ -1,22 +1,28 @@
 defmodule SnakepitWorker.DocsTest do
-  @moduledoc "The Elixir in `docs/elixir.md` is Elixir, and its configuration would start the worker."
+  @moduledoc "The Elixir in `docs` is Elixir, and the configuration there would start the worker."
 
   use ExUnit.Case, async: true
 
   alias SnakepitWorker.HostAdapter
 
-  @docs Path.expand("../../../docs/elixir.md", __DIR__)
-  @blocks ~r/^```elixir\n(.*?)^```$/ms
-          |> Regex.scan(File.read!(@docs), capture: :all_but_first)
-          |> List.flatten()
+  @docs Path.expand("../../../docs", __DIR__)
+  @elixir ~r/^```elixir\n(.*?)^```$/ms
+  @pages for page <- ["elixir.md", "dspy.md"],
+             text = File.read!(Path.join(@docs, page)),
+             into: %{},
+             do: {page, @elixir |> Regex.scan(text, capture: :all_but_first) |> List.flatten()}
+  @blocks @pages["elixir.md"]
   # What needs SnakeBridge, or the application of the text, cannot be evaluated here.
   @configs for "import Config\n" <> _ = block <- @blocks,
                not (block =~ ~r/SnakeBridge|app_dir/),
                do: block
 
-  test "it is well formed" do
-    assert length(@blocks) > 8
-    for block <- @blocks, do: assert("#{Code.format_string!(block)}\n" == block)
+  for {page, blocks} <- @pages do
+    test "it is well formed in #{page}" do
+      blocks = unquote(blocks)
+      assert length(blocks) > 8
+      for block <- blocks, do: assert("#{Code.format_string!(block)}\n" == block)
+    end
   end
 
   test "the arguments of every pool start the worker" do
