@@ -13,13 +13,11 @@ import grpc
 from google import protobuf
 
 from snakepit_worker import __version__
-from snakepit_worker.archive import ArchiveOptions, ArchiveThread, Owner, preload
 from snakepit_worker.bridge.health import Health
 from snakepit_worker.bridge.server import BridgeServer
 from snakepit_worker.bridge.service import BridgeService
 from snakepit_worker.bridge.sessions import HostSessions, StandaloneSessions
 from snakepit_worker.calls.admission import WaitingRules
-from snakepit_worker.calls.archiving import Archiving
 from snakepit_worker.calls.call import Call
 from snakepit_worker.calls.dispatcher import Dispatcher
 from snakepit_worker.calls.foreign import ForeignServer
@@ -53,8 +51,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from snakepit_worker.archive import SavedResource
+    from snakepit_worker.archive.model import SavedResource
+    from snakepit_worker.archive.thread import ArchiveThread
     from snakepit_worker.bridge.sessions import SessionAuthority
+    from snakepit_worker.calls.archiving import Archiving
     from snakepit_worker.deadline import Deadline
     from snakepit_worker.errors import WorkerError
     from snakepit_worker.sessions import Session
@@ -141,6 +141,8 @@ class Worker:
         """
         self._loop.start()
         if self._archive is not None:
+            from snakepit_worker.archive.thread import preload  # noqa: PLC0415 - as _make_archive
+
             self._loop.submit(asyncio.to_thread(preload))
         address = self.settings.elixir_address
         connecting = self._loop.submit(self._connect(address)) if address else None
@@ -237,6 +239,8 @@ class Worker:
         readiness = Readiness(settings.adapter_timeout_ms / 1000, settings.max_waiting)
         self._rebuilder = Rebuilder(self._registry, readiness.wait)
         if self._archive is not None:
+            from snakepit_worker.calls.archiving import Archiving  # noqa: PLC0415 - as above
+
             self._archiving = Archiving(self._archive, self._store, self._rebuilder)
         self._dispatcher = Dispatcher(
             self._registry,
@@ -382,6 +386,11 @@ class Worker:
             self._many_ended()
 
     def _make_archive(self, url: str) -> ArchiveThread:
+        # Here, because most workers have none, and these take a tenth of a start.
+        from snakepit_worker.archive.options import ArchiveOptions  # noqa: PLC0415
+        from snakepit_worker.archive.owner import Owner  # noqa: PLC0415
+        from snakepit_worker.archive.thread import ArchiveThread  # noqa: PLC0415
+
         settings = self.settings
         worker_id = settings.worker_id or f"{socket.gethostname()}-{os.getpid()}"
         options = ArchiveOptions(

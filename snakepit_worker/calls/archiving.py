@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from snakepit_worker.archive import Change, new_fence
+from snakepit_worker.archive.model import Change, new_fence
 from snakepit_worker.deadline import NEVER, Deadline
 from snakepit_worker.errors import (
     Conflict,
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
     from concurrent.futures import Future
 
-    from snakepit_worker.archive import ArchiveThread, SavedResource, SavedSession, Written
+    from snakepit_worker.archive.model import SavedResource, SavedSession, Written
+    from snakepit_worker.archive.thread import ArchiveThread
     from snakepit_worker.sessions import Ended, Session, SessionStore
     from snakepit_worker.tools.rebuilding import Rebuilder
 

@@ -25,6 +25,9 @@ __all__ = ["RUNTIME_ARGUMENTS", "Signature"]
 RUNTIME_ARGUMENTS: Final = ("session_id", "idempotent")
 """Arguments that the runtime itself consumes; tools never see them."""
 
+_ENCODED_BYTES: Final = "contentEncoding"
+"""What stands in a schema where there are bytes somewhere."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
@@ -145,10 +148,12 @@ class Signature:
             struct = msgspec.defstruct(
                 "Arguments", fields, kw_only=True, forbid_unknown_fields=True
             )
-            msgspec.json.schema(struct)
+            schema = msgspec.json.schema(struct)
         except (TypeError, ValueError) as error:
             msg = f"tool {self.tool}: its parameters cannot be described as JSON: {error}"
             raise StartError(msg) from None
+        if _ENCODED_BYTES not in str(schema):
+            return struct
         for parameter in self._parameters.values():
             place = None if parameter.accepts else unfillable(parameter.name, parameter.hint)
             if place is not None:

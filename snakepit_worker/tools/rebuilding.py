@@ -8,7 +8,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from snakepit_worker.archive import SavedResource
+from snakepit_worker.archive.model import SavedResource
 from snakepit_worker.errors import DeadlineExceeded, NotFound, WorkerError
 from snakepit_worker.sessions import Resource
 from snakepit_worker.telemetry.logging import logger

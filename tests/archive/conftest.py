@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import sqlalchemy
 
-from snakepit_worker.archive import ArchiveOptions, Change, Owner, SavedResource
 from snakepit_worker.archive.database import Archive
+from snakepit_worker.archive.model import Change, SavedResource
+from snakepit_worker.archive.options import ArchiveOptions
+from snakepit_worker.archive.owner import Owner
 from snakepit_worker.archive.records import pack
 from snakepit_worker.errors import WorkerError
 

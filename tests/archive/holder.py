@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import sys
 
-from snakepit_worker.archive import ArchiveOptions, ArchiveThread, Change, Owner, SavedResource
+from snakepit_worker.archive.model import Change, SavedResource
+from snakepit_worker.archive.options import ArchiveOptions
+from snakepit_worker.archive.owner import Owner
+from snakepit_worker.archive.thread import ArchiveThread
 from snakepit_worker.errors import Conflict, WorkerError
 
 LIMIT = 25.0

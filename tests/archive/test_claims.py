@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from snakepit_worker.archive import Change, Owner, SavedResource, SavedSession, database
+from snakepit_worker.archive import database
+from snakepit_worker.archive.model import Change, SavedResource, SavedSession
+from snakepit_worker.archive.owner import Owner
 from snakepit_worker.errors import Conflict, Unavailable, WorkerError
 from tests.archive.conftest import LEASE, new_session, resource, write
 

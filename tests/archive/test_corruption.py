@@ -12,8 +12,8 @@ from tests.archive.conftest import new_session, resource, write
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from snakepit_worker.archive import SavedSession
     from snakepit_worker.archive.database import Archive
+    from snakepit_worker.archive.model import SavedSession
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from sqlalchemy import update
 
-from snakepit_worker.archive import Change
 from snakepit_worker.archive.database import Archive
+from snakepit_worker.archive.model import Change
 from snakepit_worker.archive.records import pack
 from snakepit_worker.archive.tables import workers as workers_table
 from snakepit_worker.errors import Conflict, NotFound

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from snakepit_worker.archive import Owner, owner
+from snakepit_worker.archive import owner
+from snakepit_worker.archive.owner import Owner
 from tests.archive.conftest import LIMIT
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_worker.archive import Change, SavedResource
+from snakepit_worker.archive.model import Change, SavedResource
 from snakepit_worker.archive.records import PackedChange, pack, unpack_resource
 from snakepit_worker.archive.screening import find_secret
 from snakepit_worker.errors import InvalidArgument, ResourceExhausted, SerializationError

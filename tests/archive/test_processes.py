@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pytest
 
-from snakepit_worker.archive import Change
+from snakepit_worker.archive.model import Change
 from snakepit_worker.errors import Conflict, Unavailable
 from tests.archive.conftest import LIMIT, new_session, resource, write
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from snakepit_worker.archive import ArchiveThread, Change
 from snakepit_worker.archive.database import Archive
+from snakepit_worker.archive.model import Change
+from snakepit_worker.archive.thread import ArchiveThread
 from snakepit_worker.errors import Unavailable
 from tests.archive.conftest import LIMIT, new_session, options_of, resource
 

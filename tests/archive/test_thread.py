@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from snakepit_worker.archive import ArchiveThread, Change, new_fence
 from snakepit_worker.archive.database import Archive
+from snakepit_worker.archive.model import Change, new_fence
+from snakepit_worker.archive.thread import ArchiveThread
 from snakepit_worker.errors import (
     Conflict,
     InvalidArgument,
@@ -75,7 +76,9 @@ def hold(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hold]:
 def test_sqlalchemy_is_loaded_by_the_thread(tmp_path: Path) -> None:
     program = f"""
 import sys, threading
-from snakepit_worker.archive import ArchiveOptions, ArchiveThread, Owner
+from snakepit_worker.archive.options import ArchiveOptions
+from snakepit_worker.archive.owner import Owner
+from snakepit_worker.archive.thread import ArchiveThread
 assert "sqlalchemy" not in sys.modules and "psycopg" not in sys.modules
 class Watch:
     def find_spec(self, name, path=None, target=None):

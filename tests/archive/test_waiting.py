@@ -7,7 +7,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from snakepit_worker.archive import Change
+from snakepit_worker.archive.model import Change
 from snakepit_worker.archive.records import pack
 from snakepit_worker.archive.waiting import Question, Task, WaitingLine, Write
 from snakepit_worker.errors import ResourceExhausted, Unavailable

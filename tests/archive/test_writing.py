@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from snakepit_worker.archive import Change
+from snakepit_worker.archive.model import Change
 from snakepit_worker.archive.records import pack
 from snakepit_worker.errors import Conflict, NotFound
 from tests.archive.conftest import new_session, resource, write

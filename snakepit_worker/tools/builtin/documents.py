@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from snakepit_worker.archive import SavedResource, find_secret
+from snakepit_worker.archive.model import SavedResource
+from snakepit_worker.archive.screening import find_secret
 from snakepit_worker.sessions.resources import new_handle
 from snakepit_worker.tools.rebuilding import saved
 

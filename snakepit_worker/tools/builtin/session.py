@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextlib import AbstractAsyncContextManager
 
-    from snakepit_worker.archive import SavedResource
+    from snakepit_worker.archive.model import SavedResource
     from snakepit_worker.deadline import Deadline
     from snakepit_worker.sessions import Recipe, Resource, Session, SessionStore
     from snakepit_worker.tools.builtin.documents import ResourceDocument
