@@ -43,7 +43,7 @@ class DspyAdapter(
     OlderNameTools,
     Adapter,
 ):
-    """DSPy's language models and programs, kept in the caller's session."""
+    """Language models, programs, data sets and the rest of DSPy, in the caller's session."""
 
     name: ClassVar[str] = "dspy"
 
@@ -69,10 +69,10 @@ class DspyAdapter(
         return explain(error, failure)
 
     def rebuild(self, kind: str, recipe: Recipe) -> Rebuilt:
-        """A language model or a program, as another worker has described it.
+        """What a session holds of DSPy, as another worker has described it.
 
         Args:
-            kind: One of the two.
+            kind: Of the resource.
             recipe: Its description.
         """
         from snakepit_adapters.dspy.embedders import ProviderEmbedder
