@@ -35,44 +35,38 @@ class _Thinking(dspy.Predict):  # type: ignore[misc]  # DSPy has no types
         return prediction
 
 
-class ReAct(dspy.ReAct):  # type: ignore[misc]  # DSPy has no types
+class _Telling(dspy.Module):  # type: ignore[misc]  # DSPy has no types
+    """What an agent of either kind adds to DSPy's: the stream of the call is told of each step.
+
+    Args:
+        signature: What it takes and gives.
+        tools: What it may call.
+        max_iters: Steps at most.
+    """
+
+    def __init__(self, signature: Any, tools: Any, max_iters: int = 20) -> None:  # noqa: ANN401
+        super().__init__(signature, tools=tools, max_iters=max_iters)
+        self.react: Any = _Thinking(self.react.signature)
+
+    async def aforward(self, **inputs: Any) -> Any:  # noqa: ANN401 - DSPy has no types
+        """Go step by step, and tell the stream of the call the answer."""
+        prediction = await super().aforward(**inputs)
+        await _answer(self, prediction)
+        return prediction
+
+
+class ReAct(_Telling, dspy.ReAct):  # type: ignore[misc]  # DSPy has no types
     """An agent that answers from what its tools have told it, in text that any model writes.
 
-    Args:
-        signature: What it takes and gives.
-        tools: What it may call.
-        max_iters: Steps at most.
+    Arguments are those of ``_Telling``.
     """
 
-    def __init__(self, signature: Any, tools: Any, max_iters: int = 20) -> None:  # noqa: ANN401
-        super().__init__(signature, tools=tools, max_iters=max_iters)
-        self.react: Any = _Thinking(self.react.signature)
 
-    async def aforward(self, **inputs: Any) -> Any:  # noqa: ANN401 - DSPy has no types
-        """Go step by step, and tell the stream of the call the answer."""
-        prediction = await super().aforward(**inputs)
-        await _answer(self, prediction)
-        return prediction
-
-
-class ReActV2(dspy.ReActV2):  # type: ignore[misc]  # DSPy has no types
+class ReActV2(_Telling, dspy.ReActV2):  # type: ignore[misc]  # DSPy has no types
     """An agent whose model calls tools by the provider's own means, several at once if it likes.
 
-    Args:
-        signature: What it takes and gives.
-        tools: What it may call.
-        max_iters: Steps at most.
+    Arguments are those of ``_Telling``.
     """
-
-    def __init__(self, signature: Any, tools: Any, max_iters: int = 20) -> None:  # noqa: ANN401
-        super().__init__(signature, tools=tools, max_iters=max_iters)
-        self.react: Any = _Thinking(self.react.signature)
-
-    async def aforward(self, **inputs: Any) -> Any:  # noqa: ANN401 - DSPy has no types
-        """Go step by step, and tell the stream of the call the answer."""
-        prediction = await super().aforward(**inputs)
-        await _answer(self, prediction)
-        return prediction
 
 
 class Silent(dspy.streaming.StatusMessageProvider):  # type: ignore[misc]  # DSPy has no types

@@ -13,9 +13,10 @@ import dspy
 import msgspec
 from pydantic import TypeAdapter, ValidationError
 
+from snakepit_adapters.dspy.refusing import invalid
 from snakepit_adapters.dspy.type_grammar import FieldType, GrammarError, read_type
 from snakepit_adapters.dspy.values import refuse
-from snakepit_worker.errors import InvalidArgument, NotFound, Violation
+from snakepit_worker.errors import NotFound, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -78,7 +79,7 @@ class Dataset:
         self.source = source
         self.size = len(msgspec.json.encode(rows))
         if self.size > MAX_BYTES:
-            raise _invalid("rows", f"expected at most {MAX_BYTES} bytes of JSON, got {self.size}")
+            raise invalid("rows", f"expected at most {MAX_BYTES} bytes of JSON, got {self.size}")
         self._given = rows
         self.rows = list(rows)
         if source.shuffle or source.split:
@@ -177,9 +178,9 @@ def read_jsonl(data: bytes) -> list[Row]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise _invalid("jsonl", f"line {number}: {error}") from None
+            raise invalid("jsonl", f"line {number}: {error}") from None
         if not isinstance(row, dict):
-            raise _invalid("jsonl", f"line {number}: expected an object, got {_kind(row)}")
+            raise invalid("jsonl", f"line {number}: expected an object, got {_kind(row)}")
         rows.append(row)
     return rows
 
@@ -198,7 +199,7 @@ def read_csv(data: bytes, types: Mapping[str, str]) -> list[Row]:
     try:
         header = next(reader, [])
         if not header or len(set(header)) != len(header) or not all(header):
-            raise _invalid("csv", "expected different names of fields in the first line")
+            raise invalid("csv", "expected different names of fields in the first line")
         converters = _converters(types, header)
         rows = []
         for cells in reader:
@@ -206,13 +207,13 @@ def read_csv(data: bytes, types: Mapping[str, str]) -> list[Row]:
                 continue
             if len(cells) != len(header):
                 text = f"line {reader.line_num}: expected {len(header)} cells, got {len(cells)}"
-                raise _invalid("csv", text)
+                raise invalid("csv", text)
             row: Row = dict(zip(header, cells, strict=True))
             for name, (field_type, converter) in converters.items():
                 row[name] = _convert(row[name], field_type, converter, name, reader.line_num)
             rows.append(row)
     except csv.Error as error:
-        raise _invalid("csv", f"line {reader.line_num}: {error}") from None
+        raise invalid("csv", f"line {reader.line_num}: {error}") from None
     return rows
 
 
@@ -222,11 +223,11 @@ def _converters(
     converters = {}
     for name, text in types.items():
         if name not in header:
-            raise _invalid(f"types.{name}", f"no such column; the columns: {', '.join(header)}")
+            raise invalid(f"types.{name}", f"no such column; the columns: {', '.join(header)}")
         try:
             field_type = read_type(text)
         except GrammarError as error:
-            raise _invalid(f"types.{name}", str(error)) from None
+            raise invalid(f"types.{name}", str(error)) from None
         converters[name] = (field_type, TypeAdapter(field_type.annotation))
     return converters
 
@@ -244,16 +245,16 @@ def _convert(
         return converter.validate_json(cell)
     except ValidationError:
         text = f"line {line}, {name}: expected {field_type.text}, got {cell[:50]!r}"
-        raise _invalid("csv", text) from None
+        raise invalid("csv", text) from None
 
 
 def _check_rows(rows: Sequence[Row], inputs: Sequence[str] | None) -> None:
     if not rows:
-        raise _invalid("rows", "expected at least one row")
+        raise invalid("rows", "expected at least one row")
     if len(rows) > MAX_ROWS:
-        raise _invalid("rows", f"expected at most {MAX_ROWS} rows, got {len(rows)}")
+        raise invalid("rows", f"expected at most {MAX_ROWS} rows, got {len(rows)}")
     if inputs is not None and not inputs:
-        raise _invalid("inputs", "expected at least one field")
+        raise invalid("inputs", "expected at least one field")
     violations = []
     for index, row in enumerate(rows):
         missing = [name for name in inputs or () if name not in row]
@@ -272,13 +273,13 @@ def _parts(count: int, split: Mapping[str, float]) -> dict[str, slice]:
     shares = all(0 < size <= 1 for size in split.values())
     for index, (name, size) in enumerate(split.items()):
         if size <= 0 or (not shares and size != int(size)):
-            raise _invalid(f"split.{name}", "expected a share up to 1, or a number of rows")
+            raise invalid(f"split.{name}", "expected a share up to 1, or a number of rows")
         rows = round(count * size) if shares else int(size)
         if shares and index == len(split) - 1 and abs(total - 1) < 1e-9:  # noqa: PLR2004 - rounding
             rows = count - start
         if rows < 1 or start + rows > count:
             text = f"{rows} rows from the {count - start} that are left of {count}"
-            raise _invalid(f"split.{name}", text)
+            raise invalid(f"split.{name}", text)
         parts[name] = slice(start, start + rows)
         start += rows
     return parts
@@ -286,11 +287,11 @@ def _parts(count: int, split: Mapping[str, float]) -> dict[str, slice]:
 
 def _text(argument: str, data: bytes) -> str:
     if len(data) > MAX_BYTES:
-        raise _invalid(argument, f"expected at most {MAX_BYTES} bytes, got {len(data)}")
+        raise invalid(argument, f"expected at most {MAX_BYTES} bytes, got {len(data)}")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise _invalid(argument, f"expected UTF-8: {error}") from None
+        raise invalid(argument, f"expected UTF-8: {error}") from None
 
 
 def _kind(value: object) -> str:
@@ -303,9 +304,3 @@ def _kind(value: object) -> str:
         (dict, "object"),
     )
     return next((name for kind, name in names if isinstance(value, kind)), "null")
-
-
-def _invalid(argument: str, description: str) -> InvalidArgument:
-    return InvalidArgument(
-        f"{argument}: {description}", violations=[Violation(argument, description)]
-    )

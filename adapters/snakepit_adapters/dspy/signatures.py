@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from snakepit_adapters.dspy.own_types import NAME, limits_of, read_types
+from snakepit_adapters.dspy.refusing import invalid
 from snakepit_adapters.dspy.type_grammar import FieldType, GrammarError, Reader, read_type
-from snakepit_worker.errors import InvalidArgument, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -101,13 +101,13 @@ def read_signature(source: str | SignatureSpec, instructions: str | None = None)
         try:
             own = read_types(types)
         except GrammarError as error:
-            raise _invalid("signature.types", str(error)) from None
+            raise invalid("signature.types", str(error)) from None
         inputs = _read_specs("inputs", source.inputs, own)
         outputs = _read_specs("outputs", source.outputs, own)
     _check_names(inputs, outputs)
     for field in outputs:
         if field.type.media:
-            raise _invalid("signature", f"field {field.name!r}: {field.type.media} is for inputs")
+            raise invalid("signature", f"field {field.name!r}: {field.type.media} is for inputs")
     return Signature(inputs, outputs, instructions, tuple(types))
 
 
@@ -121,7 +121,7 @@ def _read_text(text: str) -> tuple[tuple[Field, ...], tuple[Field, ...]]:
         if not reader.at_end:
             raise reader.unexpected("',' or the end")
     except GrammarError as error:
-        raise _invalid("signature", str(error)) from None
+        raise invalid("signature", str(error)) from None
     return inputs, outputs
 
 
@@ -137,7 +137,7 @@ def _read_specs(
     side: str, specs: Sequence[FieldSpec], own: Mapping[str, FieldType]
 ) -> tuple[Field, ...]:
     if not specs:
-        raise _invalid(f"signature.{side}", "expected at least one field")
+        raise invalid(f"signature.{side}", "expected at least one field")
     fields = []
     for index, spec in enumerate(specs):
         try:
@@ -146,7 +146,7 @@ def _read_specs(
             fields.append(Field(spec.name, field_type, spec.description, limits))
         except GrammarError as error:
             path = f"signature.{side}[{index}].type"
-            raise _invalid(path, f"field {spec.name!r}: {error}") from None
+            raise invalid(path, f"field {spec.name!r}: {error}") from None
     return tuple(fields)
 
 
@@ -155,15 +155,11 @@ def _check_names(inputs: Sequence[Field], outputs: Sequence[Field]) -> None:
     for field in (*inputs, *outputs):
         name = field.name
         if not NAME.match(name) or keyword.iskeyword(name):
-            raise _invalid("signature", f"field {name!r}: expected a name such as 'max_items2'")
+            raise invalid("signature", f"field {name!r}: expected a name such as 'max_items2'")
         if name in _RESERVED or name.startswith("model_"):
-            raise _invalid("signature", f"field {name!r}: the name is DSPy's own")
+            raise invalid("signature", f"field {name!r}: the name is DSPy's own")
         if name in seen:
-            raise _invalid("signature", f"field {name!r}: the name is taken by a field before it")
+            raise invalid("signature", f"field {name!r}: the name is taken by a field before it")
         if field.type.text == "None":
-            raise _invalid("signature", f"field {name!r}: None is a type only within a union")
+            raise invalid("signature", f"field {name!r}: None is a type only within a union")
         seen.add(name)
-
-
-def _invalid(path: str, description: str) -> InvalidArgument:
-    return InvalidArgument(f"{path}: {description}", violations=[Violation(path, description)])

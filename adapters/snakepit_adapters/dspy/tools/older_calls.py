@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from snakepit_adapters.dspy.arguments import Generation, ProgramSpec
+from snakepit_adapters.dspy.refusing import invalid
 from snakepit_adapters.dspy.tools.held import MODULE, keep, leased
 from snakepit_adapters.dspy.tools.older_programs import inputs_of, signature_named
 from snakepit_adapters.dspy.tools.programs import built
 from snakepit_worker import CallContext, tool
-from snakepit_worker.errors import InvalidArgument, PermissionDenied, Violation
+from snakepit_worker.errors import PermissionDenied
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,7 +114,7 @@ def _spec(
 
     parts = {name: value for name, value in given.items() if name in _PARTS}
     if len(args) > 1 or (args and "signature" in parts):
-        raise _invalid("args", "expected the signature, and everything else in kwargs")
+        raise invalid("args", "expected the signature, and everything else in kwargs")
     if args:
         parts["signature"] = args[0]
     if isinstance(parts.get("signature"), str):
@@ -130,7 +131,7 @@ def _spec(
         more = {place: options} if options else {}
         return msgspec.convert({"module": class_name, **parts, **more}, ProgramSpec)
     except msgspec.ValidationError as error:
-        raise _invalid("kwargs", str(error)) from None
+        raise invalid("kwargs", str(error)) from None
 
 
 async def _method(
@@ -141,7 +142,7 @@ async def _method(
             f"{method} of a module cannot be called", details={"methods": list(_METHODS)}
         )
     if args:
-        raise _invalid("args", "expected none: DSPy's modules take arguments by name")
+        raise invalid("args", "expected none: DSPy's modules take arguments by name")
     if method in _CALLS:
         async with leased(ctx.session, name, None) as (program, model):
             answer = await program.request(given, model).run(ctx.run_sync)
@@ -151,13 +152,7 @@ async def _method(
             return await ctx.run_sync(program.dump_state)
     state = given.get("state")
     if set(given) != {"state"} or not isinstance(state, dict):
-        raise _invalid("kwargs", "expected the state, as an object")
+        raise invalid("kwargs", "expected the state, as an object")
     async with ctx.session.lease(name, MODULE, exclusive=True) as program:
         await ctx.run_sync(program.load_state, state)
     return None
-
-
-def _invalid(argument: str, description: str) -> InvalidArgument:
-    return InvalidArgument(
-        f"{argument}: {description}", violations=[Violation(argument, description)]
-    )

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from snakepit_adapters.dspy.refusing import invalid
 from snakepit_adapters.dspy.tool_specs import ToolSpec, describe
 from snakepit_adapters.dspy.tools.held import CORPUS, DEFAULT_LM, LM, MODULE, identity
 from snakepit_adapters.dspy.tools.older_held import (
@@ -18,7 +19,7 @@ from snakepit_adapters.dspy.tools.older_held import (
     store,
 )
 from snakepit_worker import CallContext, tool
-from snakepit_worker.errors import InvalidArgument, NotFound, Violation
+from snakepit_worker.errors import NotFound
 
 __all__ = ["OlderStateTools"]
 
@@ -188,24 +189,18 @@ class OlderStateTools:
         """
         if not exposed_to_python:
             text = "expected true: a tool that Python does not see cannot be called"
-            raise _invalid("exposed_to_python", text)
+            raise invalid("exposed_to_python", text)
         spec = ToolSpec(f"elixir:{function or name}", name, description)
         try:
             msgspec.convert(msgspec.to_builtins(spec), ToolSpec)
         except msgspec.ValidationError:
             text = "expected letters, digits, underscores and hyphens, 64 at most"
-            raise _invalid("name", text) from None
+            raise invalid("name", text) from None
         [described] = await describe(ctx, [spec])
         known = described.parameters["properties"]
         for index, parameter in enumerate(parameters or ()):
             if parameter.get("name") not in known:
                 text = f"the tool has {', '.join(known) or 'no parameters'}"
-                raise _invalid(f"parameters[{index}].name", text)
+                raise invalid(f"parameters[{index}].name", text)
         store(ctx.session, TOOL, name, msgspec.to_builtins(spec))
         return {"success": True, "tool_name": name, "registered": True}
-
-
-def _invalid(argument: str, description: str) -> InvalidArgument:
-    return InvalidArgument(
-        f"{argument}: {description}", violations=[Violation(argument, description)]
-    )
