@@ -109,6 +109,14 @@ def serve(caplog: pytest.LogCaptureFixture) -> Iterator[Served]:
 
 
 @pytest.fixture
+def session(worker: Worker) -> Iterator[Connection]:
+    """A session of one test's own, in the worker of its module."""
+    with Connection(worker.address) as connection:
+        yield connection
+        connection.call("session.close")
+
+
+@pytest.fixture
 def gate(serve: Served) -> Iterator[Gate]:
     """Opens before the worker is stopped."""
     del serve

@@ -59,13 +59,6 @@ def worker() -> Iterator[Worker]:
 
 
 @pytest.fixture
-def session(worker: Worker) -> Iterator[Connection]:
-    with Connection(worker.address) as connection:
-        yield connection
-        connection.call("session.close")
-
-
-@pytest.fixture
 def serve() -> Iterator[Callable[..., ScriptedModelServer]]:
     """Starts scripted models."""
     servers: list[ScriptedModelServer] = []

@@ -48,13 +48,6 @@ def worker() -> Iterator[Worker]:
 
 
 @pytest.fixture
-def session(worker: Worker) -> Iterator[Connection]:
-    with Connection(worker.address) as connection:
-        yield connection
-        connection.call("session.close")
-
-
-@pytest.fixture
 def serve(session: Connection) -> Iterator[Callable[..., ScriptedModelServer]]:
     """Starts a scripted model that the session uses."""
     servers: list[ScriptedModelServer] = []

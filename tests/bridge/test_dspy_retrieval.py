@@ -38,13 +38,6 @@ def worker() -> Iterator[Worker]:
 
 
 @pytest.fixture
-def session(worker: Worker) -> Iterator[Connection]:
-    with Connection(worker.address) as connection:
-        yield connection
-        connection.call("session.close")
-
-
-@pytest.fixture
 def server() -> Iterator[EmbeddingServer]:
     with EmbeddingServer() as server:
         yield server
